@@ -182,7 +182,7 @@ def limits(campaign: Campaign, systems: Sequence[System], sel: Room) -> Iterator
             else:
                 yield (
                     f"note: sel does not hold {system.name} at the densest that select.guards allow ({compressed}): "
-                    "walks that are compressed that far are out of the region there"
+                    "walks compressed that far leave the region"
                 )
 
 

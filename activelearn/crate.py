@@ -38,7 +38,7 @@ def want_library() -> None:
         import rocrate.rocrate  # noqa: F401
     except ImportError:
         raise ConfigError(
-            "--ro-crate: no rocrate here - expected version 0.16 (extra report) - pip install 'rocrate>=0.16,<0.17'"
+            "--ro-crate: rocrate is missing - expected version 0.16 (extra report) - pip install 'rocrate>=0.16,<0.17'"
         ) from None
 
 
@@ -95,7 +95,7 @@ def describe(store: Store, folder: Path, final: FinalChoice, iterations: Sequenc
 
 
 def _file(path: Path) -> dict[str, Any]:
-    """Return what is told of a file."""
+    """Return the description of a file."""
     found = {"name": path.name, "contentSize": str(path.stat().st_size), "sha256": file_sha256(path)}
     return found | ({"encodingFormat": _TYPES[path.suffix]} if path.suffix in _TYPES else {})
 

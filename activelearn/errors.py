@@ -106,11 +106,17 @@ class EngineError(ActiveLearnError):
         self.command, self.folder, self.tail = tuple(command), folder, tuple(tail)
         lines = [message]
         if command:
-            lines.append("  command: " + shlex.join(command))
+            lines.append("  command: " + shlex.join(_shown(word) for word in command))
         if folder is not None:
             lines.append(f"  folder:  {folder}")
         lines += [f"  | {line}" for line in tail]
         super().__init__("\n".join(lines))
+
+
+def _shown(word: str) -> str:
+    """Return a word of a command for a message: of a program in it (``python -c``) the first line."""
+    first, newline, _ = word.strip().partition("\n")
+    return f"{first} ..." if newline else word
 
 
 class Unfit(ConfigError):

@@ -116,7 +116,7 @@ def start_of(campaign: Campaign, store: Store, iteration: int, task: Task, rng: 
 
 
 def _from_dataset(campaign: Campaign, store: Store, iteration: int, rng: np.random.Generator) -> Frames:
-    """Return a frame of the data set as it stood when the iteration began, each equally likely.
+    """Return a frame of the data set as it was when the iteration began, each equally likely.
 
     Isolated atoms and dimers, and cells lower than the cutoff, are not starts; nor is a frame that had failed when it
     was labelled: a bad potential took its atoms where no walk of a better one goes.

@@ -46,7 +46,7 @@ def chosen(store: Store, iteration: int) -> FinalChoice:
     """Return the final models of a campaign whose final station is sealed in `iteration`.
 
     ``final.keep`` counts as the latest accepted campaign has it. Folders of older versions have no second set that is
-    ready to be exported: their models stay the ones trained from scratch, and the comparison is reported all the same.
+    ready to be exported: their models stay the ones trained from scratch, and the comparison is still reported.
     """
     final = store.result("final", iteration, Ensemble)
     if store.campaign(iteration).final.n_steps is None:
@@ -63,7 +63,7 @@ def chosen(store: Store, iteration: int) -> FinalChoice:
         )
         said = f"{comparison}; the models of iteration {loop.trained_in} are kept - {what_to_do}"
         return FinalChoice(kept, is_of_loop=True, is_trained_anew=True, said=(said,), is_worse=True)
-    said = f"{comparison}; the final models are kept{' all the same' if is_worse else ''}"
+    said = f"{comparison}; the final models are kept{' nevertheless' if is_worse else ''}"
     problems = _problems(final, iteration)
     return FinalChoice(final, is_trained_anew=True, said=(said, *problems), is_worse=is_worse)
 

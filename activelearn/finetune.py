@@ -23,7 +23,7 @@ from activelearn.engines.process import Slot
 from activelearn.engines.trainers.finetuning import FineTuner
 from activelearn.engines.trainers.finetuning.settings import FineTuned
 from activelearn.errors import ConfigError, typed
-from activelearn.frames import Frames
+from activelearn.frames import Frames, dataset_sha256
 from activelearn.store import Store
 from activelearn.store.files import file_sha256, publish, replace_json
 
@@ -35,7 +35,7 @@ _POTENTIAL: Final = "potential.yaml"
 
 
 def n_steps_of(store: Store, epochs: float, batch_size: int) -> int:
-    """Return the gradient steps of so many passes over the data set of a campaign."""
+    """Return the gradient steps of a number of epochs on the data set of a campaign."""
     n_frames = sum(len(part) for part in store.dataset(_last(store)))
     return max(1, math.ceil(epochs * n_frames / batch_size))
 
@@ -43,7 +43,7 @@ def n_steps_of(store: Store, epochs: float, batch_size: int) -> int:
 def finetune(
     store: Store, train: FineTuned, to: Path, machine: Machine, name: str, random_seed: int = 1
 ) -> tuple[Path, dict[str, float]]:
-    """Fine-tune a foundation on the data set of a campaign, or go on with it.
+    """Fine-tune a foundation on the data set of a campaign, or continue to do so.
 
     Parameters
     ----------
@@ -80,11 +80,10 @@ def finetune(
     if not held_out:
         raise ConfigError(f"{store.folder}: has no held-out frames - expected initial.held_out_fraction above 0")
     model, slot = to / f"{name}{trainer.suffix(train)}", Slot(machine, to / "logs")
-    n_frames, sha256 = sum(len(part) for part in parts), checksum(Path(train.foundation))
-    asked = {"train": train.model_dump(mode="json"), "seed": random_seed, "n_frames": n_frames, "foundation": sha256}
-    _begin(to, model, asked)
+    n_frames = sum(len(part) for part in parts)
+    _begin(to, model, _asked(trainer, train, parts, machine.python, random_seed))
     slot.logs.mkdir(exist_ok=True)
-    before = trainer.evaluate_foundation(slot.logs, train, held_out, slot)  # what is wrong with it is told first
+    before = trainer.evaluate_foundation(slot.logs, train, held_out, slot)  # reports errors in it first
     if not model.is_file():
         data = TrainingData(to / "data", campaign.type_map, ())
         data.folder.mkdir(exist_ok=True)
@@ -99,8 +98,23 @@ def finetune(
     return to / _POTENTIAL, errors
 
 
+def _asked(
+    trainer: FineTuner[Any], train: FineTuned, parts: list[Frames], python: str | None, random_seed: int
+) -> dict[str, Any]:
+    """Return what a training depends on, JSON-able."""
+    foundation = trainer.path_of(train.foundation, python)
+    return {
+        "train": train.model_dump(mode="json"),
+        "seed": random_seed,
+        "n_frames": sum(len(part) for part in parts),
+        "foundation": None if foundation is None else checksum(foundation),
+        "data": dataset_sha256(parts),
+        "replay": trainer.data_key(train),
+    }
+
+
 def _potential(trainer: FineTuner[Any], model: Path, campaign: Campaign, machine: Machine) -> dict[str, Any]:
-    """Return a model as the ASE calculator of a potential; it stands beside the YAML, wherever both are moved."""
+    """Return a model as the ASE calculator of a potential; it is next to the YAML, even if both are moved."""
     said = trainer.potential([str(model)], [file_sha256(model)], campaign.type_map, (0.0, 0.0))["ase"]
     label = campaign.label.reference
     return {
@@ -131,7 +145,7 @@ def _last(store: Store) -> int:
 
 
 def _begin(to: Path, model: Path, asked: dict[str, Any]) -> None:
-    """Make the folder of a training, or go on in it.
+    """Make the folder of a training, or continue in it.
 
     Raises
     ------
@@ -142,18 +156,20 @@ def _begin(to: Path, model: Path, asked: dict[str, Any]) -> None:
     taken = [name for name in (model.name, _POTENTIAL) if os.path.lexists(to / name)]
     if taken and not file.is_file():
         raise ConfigError(
-            f"{to}: has {', '.join(taken)} in it, and no {_ASKED} of a training to go on with - expected a new folder, "
-            f"for nothing is overwritten - {next_}"
+            f"{to}: contains {', '.join(taken)}, but no {_ASKED} of a training to continue - expected a new folder, "
+            f"since nothing is overwritten - {next_}"
         )
-    if file.is_file() and json.loads(file.read_text()) != json.loads(json.dumps(asked)):
-        raise ConfigError(f"{to}: was begun with other settings or data - expected those of {file} - {next_}")
+    before = json.loads(file.read_text()) if file.is_file() else {}
+    now = json.loads(json.dumps(asked))
+    if any(now.get(key) != value for key, value in before.items()):  # an older version has fewer
+        raise ConfigError(f"{to}: was started with other settings or data - expected those of {file} - {next_}")
     to.mkdir(parents=True, exist_ok=True)
     if not file.is_file():
         replace_json(file, asked)
 
 
 def _trained(trainer: FineTuner[Any], train: FineTuned, data: TrainingData, slot: Slot, random_seed: int) -> Path:
-    """Return the model of a training beside its data, which goes on from the newest checkpoint of killed ones."""
+    """Return the model of a training next to its data; it continues from the newest checkpoint of a killed one."""
     left = sorted(data.folder.parent.glob("training-*"))
     place = data.folder.parent / f"training-{len(left)}"
     place.mkdir()

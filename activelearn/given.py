@@ -1,7 +1,7 @@
 """Glasses that one has: read from structure files or from the folder of a study, and published as if made here.
 
 A structure file is extended XYZ (or what else ASE reads). Its frames are those of one glass for each composition, or,
-where ``id`` stands in their comment lines, for each ``id``; ``potential``, ``x``, ``replica`` and
+where their comment lines have an ``id``, for each ``id``; ``potential``, ``x``, ``replica`` and
 ``cooling_rate_K_per_ps`` are taken from there, too, as ``activelearn glass`` writes them. The folder of a study gives
 its glasses as they are: all analysed frames, thermo tables and stamps.
 """
@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -33,7 +33,9 @@ from activelearn.store.glass_product import (
     GlassProduct,
     Thermo,
     all_glasses_of,
+    has_path,
     read_glass,
+    task_of,
 )
 from activelearn.store.study import GLASS, ONCE
 
@@ -44,10 +46,12 @@ if TYPE_CHECKING:
 MIN_DISTANCE_A: Final = 0.5
 #: A glass is of a composition if no element is off by more atoms than this: cells are rounded to whole atoms.
 _MAX_OFF: Final = 0.5
+#: Two numbers x are one composition if they differ by less, since files round them.
+_SAME_X: Final = 1.0e-4
 _SEGMENT: Final = "given"
-#: So many lines on one file: the others say the same.
+#: Most lines printed on one file: further ones say the same.
 _MOST_LINES: Final = 5
-_NOT_KNOWN: Final = "its melt is not part of what was given"
+_NOT_KNOWN: Final = "its melt is not in the files"
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,13 +64,19 @@ class OwnGlass:
         Its name, unique in a study: that in the file, or one made of the name of the file.
     records
         What is sealed of it; with the porous glass that was cut from it, two.
-    product
-        Its frames.
+    read
+        Returns its frames: those of a study are many, and read when they are needed.
     """
 
     id: str
     records: tuple[MadeGlass, ...]
-    product: GlassProduct
+    read: Callable[[], GlassProduct]
+
+    def n_frames(self) -> list[int]:
+        """Return how many frames of each record are analysed."""
+        product = self.read()
+        paths = [product.dense if record.id == self.id else product.porous for record in self.records]
+        return [len(path.analysed_frames) if path is not None else 0 for path in paths]
 
 
 def read(given: OwnGlasses) -> list[list[OwnGlass]]:
@@ -87,10 +97,11 @@ def read(given: OwnGlasses) -> list[list[OwnGlass]]:
             if len(error.problems) > _MOST_LINES:
                 problems.append(f"{file}: {len(error.problems) - _MOST_LINES} more frames like these")
     ids = Counter(glass.id.lower() for glasses in found for glass in glasses)
-    twice = [name for name, n in ids.items() if n > 1]
+    twice = [(name, n) for name, n in ids.items() if n > 1]
     problems += [
-        f"glasses: {name} is in two files - expected different names - rename a file, or change the id of its frames"
-        for name in twice
+        f"glasses: {name} names {n} glasses (capital letters do not count) - expected different names - rename a "
+        "file, or change the id of its frames"
+        for name, n in twice
     ]
     if problems:
         raise ConfigError(*problems)
@@ -116,9 +127,7 @@ def said(given: OwnGlasses) -> list[str]:
     lines = []
     for file, glasses in zip(given.files, read(given), strict=True):
         for glass in glasses:
-            for record in glass.records:
-                path = glass.product.porous if record.is_porous else glass.product.dense
-                n = len(path.analysed_frames) if path is not None else 0
+            for record, n in zip(glass.records, glass.n_frames(), strict=True):
                 made_by = "" if record.potential == _origin(file) else f", made by {record.potential}"
                 lines.append(
                     f"glass {record.id}: {record.formula} (x = {record.x:g}), {n} frame{'s' if n != 1 else ''} of "
@@ -185,13 +194,11 @@ def _of_study(folder: Path, series: Series) -> list[OwnGlass]:
     for record in all_glasses_of(store).glasses:
         if record.is_finished:
             _composition(Counter(packing.atoms_of({record.formula: 1})), series, record.x, f"{folder}: {record.id}")
-        by_task.setdefault(record.id.removesuffix(PORE_ENDING) if record.is_porous else record.id, []).append(record)
-    found = []
-    for name, records in by_task.items():
-        product = read_glass(store, name)
-        there = [record for record in records if not record.is_porous or product.porous is not None]
-        found.append(OwnGlass(name, tuple(there), product))
-    return found
+        by_task.setdefault(task_of(store, record)[0], []).append(record)
+    return [
+        OwnGlass(name, tuple(one for one in records if has_path(store, one)), partial(read_glass, store, name))
+        for name, records in by_task.items()
+    ]
 
 
 @lru_cache(maxsize=4)
@@ -266,11 +273,12 @@ def _glass(
     """Return one glass: frames of one composition with one id."""
     parts = [starts.right_handed(Frames.from_ase(image).without_labels()) for image in images]
     frames = Frames.concatenate(parts).wrapped()
-    info, formula = images[0].info, frames.formula
-    composition = _composition(Counter(frames.symbols), series, info.get("x"), f"{file}: {name}" if name else file)
+    where = f"{file}: {name}" if name else file
+    info, formula = _stated(images, where), frames.formula
+    composition = _composition(Counter(frames.symbols), series, info.get("x"), where)
     own = name or ("" if is_alone else formula)
     glass_id = as_name(name) if name else as_name(*filter(None, [Path(file).stem, own]))
-    potential = info["potential"] if isinstance(info.get("potential"), str) else _origin(file)
+    potential = str(info.get("potential", _origin(file)))
     rate = info.get("cooling_rate_K_per_ps")
     is_porous = glass_id.endswith(PORE_ENDING)
     formers = tuple(element for element in series.roles.formers if element in frames.symbols)
@@ -279,7 +287,7 @@ def _glass(
         potential=potential,
         x=composition.x,
         replica=0,
-        cooling_rate_K_per_ps=float(rate) if isinstance(rate, int | float) else None,
+        cooling_rate_K_per_ps=None if rate is None else float(rate),
         is_porous=is_porous,
         formula=formula,
         n_atoms=frames.n_atoms,
@@ -288,11 +296,45 @@ def _glass(
         melt=Melt(formers=formers, is_melted=None, why=_NOT_KNOWN),
     )
     same = [one for glass in before for one in glass.records if _is_replica(one, record)]
-    given = info.get("replica")
-    replica = int(given) if isinstance(given, int | np.integer) else len(same)
+    replica = int(info.get("replica", len(same)))
     if replica in {one.replica for one in same}:
         replica = 1 + max(one.replica for one in same)
-    return OwnGlass(glass_id, (record.model_copy(update={"replica": replica}),), GlassProduct(_path(frames)))
+    product = GlassProduct(_path(frames))
+    return OwnGlass(glass_id, (record.model_copy(update={"replica": replica}),), lambda: product)
+
+
+#: Keys of a comment line that say which row and column a glass belongs to, what is expected, and whether a number is.
+_STATED: Final[dict[str, tuple[str, Callable[[float], bool]]]] = {
+    "x": ("a number", math.isfinite),
+    "replica": ("a whole number from 0 on", lambda given: given >= 0 and given == int(given)),
+    "cooling_rate_K_per_ps": ("a number above 0 (K/ps)", lambda given: 0.0 < given < math.inf),
+}
+
+
+def _stated(images: Sequence[Atoms], where: str) -> dict[str, Any]:
+    """Return what the comment lines of one glass say of it, the same in all of its frames.
+
+    Raises
+    ------
+    ConfigError
+        Two frames differ in it, or it is no such number.
+    """
+    found: dict[str, Any] = {}
+    for key in ("potential", *_STATED):
+        given = list(dict.fromkeys(str(image.info[key]) for image in images if key in image.info))
+        if len(given) > 1:
+            raise ConfigError(
+                f"{where}: its frames have {key}={given[0]} and {key}={given[1]}, and are one glass - expected one "
+                "value - write an id of its own into the comment line of each glass (id=...), or one file for each"
+            )
+        if given:
+            found[key] = next(image.info[key] for image in images if key in image.info)
+    for key, (expected, is_fit) in _STATED.items():
+        value = found.get(key, 1.0)
+        is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+        if not is_number or not math.isfinite(value) or not is_fit(value):
+            raise ConfigError(f"{where}: {key}={value} in a comment line - expected {expected} - fix it or remove it")
+    return found
 
 
 def _is_replica(one: MadeGlass, other: MadeGlass) -> bool:
@@ -325,7 +367,7 @@ def _origin(file: str) -> str:
     return Path(file).stem
 
 
-def _composition(atoms: Mapping[str, int], series: Series, x: object, where: str) -> Composition:
+def _composition(atoms: Mapping[str, int], series: Series, x: float | None, where: str) -> Composition:
     """Return the composition of a series that a glass has.
 
     Raises
@@ -335,11 +377,17 @@ def _composition(atoms: Mapping[str, int], series: Series, x: object, where: str
     """
     off = {c.x: _off(atoms, c) for c in series.compositions}
     best = min(series.compositions, key=lambda c: off[c.x])
-    if isinstance(x, int | float) and (same := [c for c in series.compositions if abs(c.x - x) < 1.0e-9]):
+    known = ", ".join(f"{c.x:g}" for c in series.compositions)
+    if x is not None:
+        same = [c for c in series.compositions if abs(c.x - float(x)) < _SAME_X]
+        if not same:
+            raise ConfigError(
+                f"{where}: x={x:g} in a comment line is not in series {series.name} (x = {known}) - expected one of "
+                "them - fix it or remove it"
+            )
         best = same[0]
     if off[best.x] <= _MAX_OFF:
         return best
-    known = ", ".join(f"{c.x:g}" for c in series.compositions)
     raise ConfigError(
         f"{where}: {formula_of(atoms)} is no composition of series {series.name} (x = {known}) - expected one of them, "
         "to half an atom - choose another --series, or write one (params/GLASSES.md)"

@@ -74,7 +74,7 @@ def plan(study: Study, store: StudyStore, iteration: int) -> list[Task]:  # noqa
 def run(task: Task, store: StudyStore, iteration: int, slot: Slot) -> None:  # noqa: ARG001 - a study has none
     """Make one glass (and its porous variant) and publish it; one that is given is published as it is."""
     if store.study.glasses is not None:
-        publish_glass(store, task.id, given.of_task(task, store.study.glasses).product)
+        publish_glass(store, task.id, given.of_task(task, store.study.glasses).read())
         return
     study, glass = store.study, store.study.melt_quench
     potential = study.potential(task.parameters["potential"])
@@ -260,7 +260,7 @@ def _given(section: OwnGlasses, store: StudyStore) -> Iterator[MadeGlass]:
     for task in store.plan(GLASS, ONCE).tasks:
         product = read_glass(store, task.id)
         for record in given.of_task(task, section).records:
-            path = product.porous if record.is_porous else product.dense
+            path = product.dense if record.id == task.id else product.porous
             end, file = (None if path is None else path.end), f"{record.id}.extxyz"
             if end is not None:
                 publish(store.station_folder(GLASS, ONCE) / file, _extxyz(end.wrapped(), record))

@@ -30,7 +30,7 @@ def lacking(campaign: Campaign, offer: inherited.Offer) -> list[str]:
         why = f" (others have {', '.join(offer.lacking)}, which type_map lacks)" if offer.lacking else ""
         wanted = "expected at least 2 of label.reference, or of those that initial.from_ledger names"
         see = f"see: activelearn labels list {typed(offer.ledger or '.')}"
-        return [f"{there} {offer.n or 'none'} can join{why} - {wanted} - {see}; more come in with: labels import"]
+        return [f"{there} {offer.n or 'none'} can join{why} - {wanted} - {see}; to add more: activelearn labels import"]
     from_data = any(stage.start == "dataset" for stage in campaign.explore.stages)
     if from_data and not any(starts.is_fit(frame, campaign.min_height_A) for frame in offer.frames):
         least = f"{campaign.min_height_A:g} Å (initial.min_height_A, else the cutoff)"

@@ -82,7 +82,7 @@ def _is_walked(store: Store, iteration: int) -> bool:
 def plan(campaign: Campaign, store: Store, iteration: int) -> list[Task]:
     """One task per chosen frame; its key is the content address of its label in the ledger.
 
-    A frame that would be refused for its neighbours gets no label, unless it came with one; it is counted all the same.
+    A frame that would be refused for its neighbours gets no label, unless it came with one; it is still counted.
     """
     tasks: list[Task] = []
     is_walked = _is_walked(store, iteration)
@@ -299,13 +299,9 @@ def gather(campaign: Campaign, store: Store, iteration: int) -> Labelling:
 
 def _n_failed(parts: Sequence[Frames], campaign: Campaign, store: Store, iteration: int) -> int:
     """Return how many of the frames had failed, each by the window of the stage that found it."""
-    window = select.window_of(campaign, store, iteration)
-    own = {stage.name: stage.window(window)[1] for stage in campaign.explore.stages if stage.has_window}
-    if not own or not store.is_sealed("explore", iteration):
-        return sum(int((part.origin["max_devi_f"] >= window[1]).sum()) for part in parts)
-    f_hi = {task.id: own.get(task.parameters["stage"], window[1]) for task in store.plan("explore", iteration).tasks}
+    f_hi = select.f_hi_by_walk(campaign, store, iteration)
     origins = (one for part in parts for one in zip(part.origin["walk"], part.origin["max_devi_f"], strict=True))
-    return sum(bool(deviation >= f_hi.get(str(walk), window[1])) for walk, deviation in origins)
+    return sum(bool(deviation >= f_hi[str(walk)]) for walk, deviation in origins)
 
 
 STATION = Station("label", plan, run, gather, published="ledger", is_refusable=True, asks_reference=True)

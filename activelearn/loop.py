@@ -201,7 +201,7 @@ class StudyPhase(Phase):
 
     @property
     def is_begun(self) -> bool:
-        """Whether the study stands in its folder, and its potentials have said who they are."""
+        """Whether the study is in its folder, and the identities of its potentials are sealed."""
         return self.store.is_begun() and self.store.potentials_file.is_file()
 
     def begin(self, machine: Machine) -> None:

@@ -339,7 +339,7 @@ def pack(packed: Packed, *, random_seed: int, folder: Path, slot: Slot) -> Frame
 
 
 def _want_apart(frame: Frames, unit: NDArray[np.int64], distance_A: float) -> None:
-    """Refuse a packing in which a unit touches another one (its own images are far off: see :func:`_want_room`).
+    """Refuse a packing in which two units touch (their own images are far off: see :func:`_want_room`).
 
     Parameters
     ----------

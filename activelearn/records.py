@@ -34,7 +34,7 @@ class Plan(Record):
 
     station: str
     iteration: int
-    n_chunks: int = Field(ge=1, description="Over how many Fireworks the tasks are dealt.")
+    n_chunks: int = Field(ge=1, description="Number of Fireworks that share the tasks.")
     tasks: tuple[Task, ...]
 
     def chunk(self, k: int) -> tuple[Task, ...]:
@@ -51,7 +51,7 @@ class Counts(Record):
     failed: int = 0
     out_of_region: int = Field(default=0, description="Past a geometry guard: counted separately, not in the shares.")
     walks: int = 0
-    refused_walks: int = Field(default=0, description="Walks given up with the user's consent: never walked.")
+    refused_walks: int = Field(default=0, description="Walks given up with the user's consent, without any result.")
 
     @property
     def in_region(self) -> int:
@@ -86,9 +86,7 @@ class CellCounts(Record):
     mode: str | None = Field(default=None, description="How the cell was deformed.")
     strain: float | None = Field(default=None, description="At the end of the deformation; linear.")
     counts: Counts
-    along: tuple[Counts, ...] = Field(
-        default=(), description="Of a ramp or a deformation: the same by fifths of the way."
-    )
+    along: tuple[Counts, ...] = Field(default=(), description="The same by fifths of a ramp or deformation.")
 
 
 class Reach(Record):
@@ -179,20 +177,20 @@ class Selection(Record):
     cells: tuple[CellCounts, ...] = Field(description="What was walked in this pass.")
     walks: tuple[WalkRecord, ...]
     chosen: int = Field(description="Candidates chosen to be labelled.")
-    mined: int = Field(default=0, description="Of them, the last sane frames of walks that failed.")
+    mined: int = Field(default=0, description="Of them, the last frames of walks before they failed.")
     rescued: int = Field(description="Early frames of failed walks chosen to be labelled.")
     audited: int = Field(default=0, description="Accurate frames chosen, to measure how many of them truly are.")
     is_rescue: bool = Field(description="Nearly everything failed: rescued frames were used and training is longer.")
     passed_over: dict[str, int] = Field(description="Candidates not chosen, by reason.")
     quiet_stages: tuple[str, ...] = Field(description="Stages whose candidate and failed shares are below the bounds.")
     unexplored_stages: tuple[str, ...] = Field(
-        default=(), description="Stages in whose walks nothing moved, or that were never heated: never quiet."
+        default=(), description="Stages whose walks did not move or were never heated: never quiet."
     )
     next_stages: tuple[str, ...] = Field(description="The stages that the next pass explores.")
     is_converged: bool
     is_bounded: bool = Field(default=False, description="The newest stage is not quiet, but has had all its passes.")
     learnt_nothing: bool = Field(
-        default=False, description="All is quiet, but with models that learnt nothing: no convergence."
+        default=False, description="All stages are quiet, but the models learnt nothing: not converged."
     )
     why: str = Field(description="One sentence on the verdict.")
     n_pooled: int = Field(default=1, description="Passes of one ensemble that were judged together, this one included.")
@@ -205,7 +203,8 @@ class Selection(Record):
         "(eV/Å).",
     )
     is_inaccurate: bool = Field(
-        default=False, description="Quiet all over, but held_out_p99 is above stop.max_force_error_p99 (or not known)."
+        default=False,
+        description="All stages are quiet, but held_out_p99 is above stop.max_force_error_p99 (or not known).",
     )
 
     @property
@@ -281,9 +280,9 @@ class Member(Record):
     random_seed: int
     model: str = Field(description="Frozen model, relative to the campaign folder.")
     sha256: str
-    weights: str | None = Field(default=None, description="What a warm start begins from, if not the model.")
+    weights: str | None = Field(default=None, description="What a warm start starts from, if not the model.")
     n_steps: int
-    attempts: int = Field(default=1, description="Trainings it took: all but the last diverged.")
+    attempts: int = Field(default=1, description="Number of trainings: all but the last diverged.")
     learning_rate_factor: float = Field(default=1.0, description="On the start of the learning rate, after divergence.")
     resumed_from: tuple[int, ...] = Field(
         default=(), description="Steps at which a killed training was resumed from a checkpoint: not bit for bit."
@@ -291,7 +290,7 @@ class Member(Record):
     held_out: Errors | None = None
     against_teacher: Errors | None = Field(default=None, description="On the same frames, where there is a teacher.")
     by_composition: dict[str, Errors] = Field(default={}, description="Held-out errors by formula of the cell.")
-    compressed: str | None = Field(default=None, description="Its faster form, which drives MD.")
+    compressed: str | None = Field(default=None, description="The compressed model, which drives MD.")
     compressed_sha256: str | None = None
     compressed_force_difference: float | None = Field(
         default=None, description="Largest difference of a force component between the two forms, eV/Å."
@@ -299,7 +298,7 @@ class Member(Record):
     compressed_holds_from_A: tuple[float, float] | None = Field(
         default=None, description="Shortest distance of the training data, and the one below which the table ends."
     )
-    not_compressed: str | None = Field(default=None, description="Why the faster form that was made is not used.")
+    not_compressed: str | None = Field(default=None, description="Why the compressed model is not used.")
     force_fall: float | None = Field(
         default=None,
         description="Force error early in the training divided by that at its end: see activelearn.learning.",
@@ -337,7 +336,7 @@ class Ensemble(Record):
     versions: dict[str, str] = Field(default={}, description="Versions of the packages that they were trained with.")
     of_loop: tuple[Member, ...] = Field(
         default=(),
-        description="Beside final models that were trained from scratch: those of the loop, ready to be exported.",
+        description="Where final models were trained from scratch: those of the loop, ready to be exported.",
     )
 
     @property
@@ -388,8 +387,8 @@ class Ensemble(Record):
 class Seconds(Record):
     """Where the time of one station went (wall-clock; stopped time between two runs is not counted)."""
 
-    wall: float = Field(description="While a driver worked on this station.")
-    engine: float = Field(description="Of it, while at least one engine was running.")
+    wall: float = Field(description="Time in which a driver worked on this station.")
+    engine: float = Field(description="Of it, time in which at least one engine was running.")
     engine_total: float = Field(description="Summed over all tasks, so up to n_slots times `engine`.")
     n_tasks: int
 
@@ -465,7 +464,7 @@ class MadeGlass(Record):
     )
     overflow: str = Field(default="", description="By how many in the first of them: 'S 61 of 56'.")
     is_trusted: bool | None = Field(
-        default=None, description="None: not judged, for there is no ensemble (and no neighbour was dropped)."
+        default=None, description="None: not judged, since there is no ensemble (and no neighbour was dropped)."
     )
     melt: Melt | None = Field(default=None, description="Whether it melted; None: made by an older version.")
     resumed: int = Field(default=0, description="How often a segment was resumed from a restart file.")

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 #: Two images of a site closer than this (Å) are one atom.
 SAME_SITE_A: Final = 0.05
+#: A site with less than this is partly occupied.
+FULL: Final = 0.999
 #: How far a rebuilt crystal may deviate from the checks of its file: density (relative), distance (Å), symmetry (Å).
 DENSITY_TOLERANCE: Final = 2.0e-3
 DISTANCE_TOLERANCE_A: Final = 0.01
@@ -107,7 +109,7 @@ class Seed(Section):
     name: str = Field(min_length=1, description="Phase, mineral or form, in words.")
     kind: Literal["experiment", "calculated", "model"] = Field(
         description="experiment: coordinates refined from diffraction; calculated: relaxed by DFT or a potential; "
-        "model: derived, placed or hypothetical, not a crystal to quote."
+        "model: derived, placed or hypothetical, not to be cited."
     )
     space_group: SpaceGroup
     cell: UnitCell
@@ -172,7 +174,7 @@ class Seed(Section):
                 raise ConfigError(
                     f"seed {self.id}: sites.{i}: {site.element} at ({site.x}, {site.y}, {site.z}) has an orbit of "
                     f"{len(orbit)} atoms - expected {site.multiplicity} (Wyckoff {site.wyckoff}) - compare x, y, z and "
-                    "hall_number with the source, then give the same command again"
+                    "hall_number with the source, then run the same command again"
                 )
             symbols += [site.element] * len(orbit)
             positions.append(orbit)
@@ -192,7 +194,7 @@ class Seed(Section):
         ConfigError
             If the crystal cannot be rebuilt; see :meth:`to_atoms`.
         """
-        after = "compare with the source, then give the same command again"
+        after = "compare with the source, then run the same command again"
         return [f"seed {self.id}: {line} - {after}" for line in self._departures(self.to_atoms())]
 
     def _departures(self, atoms: Atoms) -> Iterator[str]:
@@ -225,7 +227,7 @@ class Seed(Section):
             there = "nothing" if known is None else f"number {known.number}, Hall symbol {known.hall_symbol!r}"
             raise ConfigError(
                 f"seed {self.id}: space_group: number {group.number}, Hall symbol {group.hall_symbol!r} - expected "
-                f"{there} of hall_number {group.hall_number} - fix one of the three, then give the same command again"
+                f"{there} of hall_number {group.hall_number} - fix one of the three, then run the same command again"
             )
 
 
@@ -292,7 +294,7 @@ def load_structure(name_or_path: str, folder: Path) -> Atoms:
     if not is_file(path):
         raise ConfigError(
             f"structure {path.name}: neither a seed nor a file ({path}) - {_nearest_seeds(path.name)} - "
-            "pick a seed (all of them: activelearn seeds) or give the path of a file, then give the same command again"
+            "pick a seed (all of them: activelearn seeds) or give the path of a file, then run the same command again"
         )
     if path.suffix not in {".yaml", ".yml"}:
         return _read_file(path)
@@ -482,13 +484,13 @@ def _read_file(path: Path) -> Atoms:
     except UnknownFileTypeError:
         raise ConfigError(
             f"{path}: ASE recognizes the format neither by the name nor by the first lines - expected a structure file "
-            "with a telling name, such as POSCAR, my.vasp, my.cif, my.extxyz, geometry.in - rename it, then give the "
+            "with a telling name, such as POSCAR, my.vasp, my.cif, my.extxyz, geometry.in - rename it, then run the "
             "same command again"
         ) from None
     except Exception as error:
         raise ConfigError(
             f"{path}: ASE cannot read it ({type(error).__name__}: {error}) - expected a structure such as CIF, POSCAR "
-            "or extxyz - convert it, then give the same command again"
+            "or extxyz - convert it, then run the same command again"
         ) from error
     atoms = found if isinstance(found, Atoms) else found[-1]
     _want_finite(atoms, path)
@@ -500,7 +502,7 @@ def _read_file(path: Path) -> Atoms:
         (_partly_occupied(atoms), "partly occupied sites", "an ordered model with every site full or empty"),
     ):
         if wrong:
-            raise ConfigError(f"{path}: {what} - expected {wanted} - fix the file, then give the same command again")
+            raise ConfigError(f"{path}: {what} - expected {wanted} - fix the file, then run the same command again")
     return Atoms(atoms.get_chemical_symbols(), positions=atoms.get_positions(), cell=atoms.cell, pbc=True)
 
 
@@ -510,11 +512,18 @@ def _want_finite(atoms: Atoms, path: Path) -> None:
         if len(lost := np.flatnonzero(~np.isfinite(rows).all(axis=1))):
             raise ConfigError(
                 f"{path}: {what} {lost[0]} (from 0) is {rows[lost[0]].tolist()} Å, as in {len(lost)} of {len(rows)} - "
-                "expected finite numbers - fix the file, then give the same command again"
+                "expected finite numbers - fix the file, then run the same command again"
             )
 
 
 def _partly_occupied(atoms: Atoms) -> bool:
-    """Say whether ASE's CIF reader has noted a site that is shared or not full (it silently keeps one element)."""
-    occupancy: dict[str, dict[str, float]] = atoms.info.get("occupancy", {})
-    return any(len(site) > 1 or min(site.values()) < 0.999 for site in occupancy.values())
+    """Say whether ASE has noted a site that is shared or not full (of a CIF it silently keeps one element).
+
+    A text is the ``.`` or ``?`` of a CIF, for which 1 is meant; in PDB files zeros stand for all atoms of a program
+    that does not know occupancies.
+    """
+    occupancy: dict[str, dict[str, float | str]] = atoms.info.get("occupancy", {})
+    given = [share for site in occupancy.values() for share in site.values() if not isinstance(share, str)]
+    by_atom = np.asarray(atoms.arrays.get("occupancy", 1.0), dtype=np.float64)
+    is_shared = any(len(site) > 1 for site in occupancy.values())
+    return is_shared or min(given, default=1.0) < FULL or bool(((by_atom > 0.0) & (by_atom < FULL)).any())

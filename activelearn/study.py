@@ -176,7 +176,7 @@ def _want_same_structures(store: StudyStore) -> None:
 
 
 def _want_same_reference(store: StudyStore, machine: Machine, campaign: Store | None) -> None:
-    """Seal which reference labels frames of the paths of glasses; refuse another one.
+    """Seal which reference labels frames of the paths of glasses; refuse a different one.
 
     A campaign's own is the one that labelled in its last iteration: another version of it measures something else.
     """
@@ -231,7 +231,7 @@ def scoreboard_of(store: StudyStore) -> Scoreboard | None:
         return None
     made = glasses.glasses if glasses is not None else ()
     unmet: tuple[Experiment, ...] = ()
-    with suppress(ConfigError):  # such as a package that is gone: what was measured is there all the same
+    with suppress(ConfigError):  # such as a package that is gone: what was measured is still there
         unmet = cited.unmet(store.study, board.results)
     return board.model_copy(update={"glasses": made, "unmet": unmet})
 

@@ -251,7 +251,7 @@ def gather(station: Station, store: Folder, iteration: int, machine: Machine) ->
 def _seal(station: Station, store: Folder, iteration: int, machine: Machine) -> None:
     plan = frozen_plan(station, store, iteration, machine)
     while damaged := store.damaged_products(plan):
-        log.warning("%d damaged product(s) of %s moved aside; they are made again", len(damaged), station.name)
+        log.warning("%d damaged product(s) of %s moved aside; they are recomputed", len(damaged), station.name)
         carry_out(station, store, iteration, machine)
     store.seal(station.name, iteration, station.gather(store.settings(iteration), store, iteration))
     store.drop_scratch(store.shared_scratch(machine, station.name, iteration), machine)
@@ -362,7 +362,7 @@ class _Work:
         if n_failures >= most:
             raise TaskFailed(
                 f"{name} task {task.id} failed {n_failures} times on infrastructure; everything else is safe in "
-                f"{self.store.folder} - fix the cause and give the same command again"
+                f"{self.store.folder} - fix the cause and run the same command again"
                 f"{consent_needed(self.station, self.store)}. The last time:\n{error}"
             ) from error
         with self.lock:

@@ -31,7 +31,7 @@ class Taught(Record):
     """What a teacher has labelled, and how far it is from the reference on the held-out trajectories."""
 
     iteration: int
-    identity: dict[str, Any] = Field(description="Of the teacher, under which its labels stand in the ledger.")
+    identity: dict[str, Any] = Field(description="Identity of the teacher, with which its labels are in the ledger.")
     walks: tuple[WalkRecord, ...]
     max_devi_f: float = Field(description="Frames below this force deviation are trusted, eV/Å.")
     evaluated: int = Field(description="Frames of its walks.")
@@ -65,11 +65,14 @@ def find(store: Store) -> Taught | None:
     return store.find_result("distil", TAUGHT_IN, Taught)
 
 
-def learnt_beside(campaign: Campaign, store: Store) -> tuple[list[Frames], str | None]:
-    """Return the frames that the models of a campaign learn beside its data set, and their checksum."""
-    if campaign.teacher is None:
-        return [], None
-    return store.frames(store.taught_file(TAUGHT_IN)), store.result("distil", TAUGHT_IN, Taught).sha256
+def learnt_beside(campaign: Campaign, store: Store) -> list[Frames]:
+    """Return the frames that the models of a campaign learn beside its data set."""
+    return [] if campaign.teacher is None else store.frames(store.taught_file(TAUGHT_IN))
+
+
+def sha256_beside(campaign: Campaign, store: Store) -> str | None:
+    """Return the checksum of these frames, which are not read; None without a teacher."""
+    return None if campaign.teacher is None else store.result("distil", TAUGHT_IN, Taught).sha256
 
 
 def errors_against_teacher(campaign: Campaign, store: Store, predicted: Sequence[Frames]) -> Errors | None:

@@ -174,7 +174,7 @@ def training_data(campaign: Campaign, store: Store, station: str, up_to: int, sl
     folder = store.shared_scratch(slot.machine, station, up_to) / _data_name(campaign, store, up_to)
     with _writing:
         if not folder.is_dir():
-            parts = [*store.dataset(up_to), *taught.learnt_beside(campaign, store)[0]]
+            parts = [*store.dataset(up_to), *taught.learnt_beside(campaign, store)]
             work = store.scratch(slot.machine, f"data-{up_to:03d}")
             made = work / folder.name
             made.mkdir()
@@ -193,7 +193,7 @@ def _data_name(campaign: Campaign, store: Store, up_to: int) -> str:
 
 def _beside(campaign: Campaign, store: Store) -> list[str]:
     """Return the checksum of what is learnt beside the data set; names without it are those of older versions."""
-    sha256 = taught.learnt_beside(campaign, store)[1]
+    sha256 = taught.sha256_beside(campaign, store)
     return [] if sha256 is None else [sha256]
 
 
@@ -366,7 +366,7 @@ def gather(campaign: Campaign, store: Store, iteration: int) -> Ensemble:
 
 
 def _ensemble(campaign: Campaign, store: Store, station: str, iteration: int, members: tuple[Member, ...]) -> Ensemble:
-    """Return an ensemble that was trained; what is wrong with its trainings is told."""
+    """Return an ensemble that was trained; problems of its trainings are logged."""
     ensemble = Ensemble(
         iteration=iteration,
         trained_in=iteration,

@@ -2,7 +2,7 @@
 
 A folder that is made to be removed again has a mark, a file named :data:`MARK`. Nothing but a marked folder is
 removed, only below the root that the caller names, and never through a symbolic link: a damaged identity, a setting
-that names somebody's home, or a link placed there costs nobody a file.
+that names somebody's home, or a link placed there, cannot cost anybody a file.
 """
 
 from __future__ import annotations

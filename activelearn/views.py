@@ -267,7 +267,7 @@ class StudyView:
     def __repr__(self) -> str:
         try:
             name = self.study.name
-        except ActiveLearnError:  # such as a package that is gone; what is written can be read all the same
+        except ActiveLearnError:  # such as a package that is gone; what is written can still be read
             name = self.folder.name
         return f"<study {name}: {len(self.glasses)} glasses, {len(self.results())} results>"
 

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 #: Tasks of a station that are enough to tell how fast it goes, in slots.
 _ROUNDS: Final = 1.0
-#: So many workers are named; of more the number is told.
+#: Number of workers listed by name; of the others only the number is shown.
 _MOST_WORKERS: Final = 16
-#: Passes whose mean is the pace of those to come.
+#: Number of passes whose mean time predicts that of the next ones.
 _PASSES: Final = 3
 
 
@@ -187,12 +187,15 @@ def _last(records: Sequence[Iteration]) -> str:
 
 
 def _silent_s(holder: Mapping[str, Any], claim: Claim, now: float) -> float | None:
-    """Return for how long nothing was heard of the holder of a lock, s; None: it is gone."""
-    if is_copied(holder.get("place"), claim.path):
+    """Return for how long nothing was heard of the holder of a lock, s; None: it is gone, or the lock is."""
+    if "pid" not in holder or is_copied(holder.get("place"), claim.path):
         return None
     if holder.get("host") == HOST and holder.get("pids") == namespace():
         return 0.0 if process_started(int(holder["pid"])) == holder.get("started") else None
-    return now - claim.path.stat().st_mtime
+    try:
+        return now - claim.path.stat().st_mtime
+    except FileNotFoundError:  # released in the meantime
+        return None
 
 
 def _driver(store: Folder, now: float, *, is_over: bool) -> str:
@@ -207,7 +210,7 @@ def _driver(store: Folder, now: float, *, is_over: bool) -> str:
     if is_over:
         return ""
     how = "run" if isinstance(store, Store) else "glass"
-    return f"nobody drives it; activelearn {how} ... --folder {typed(store.folder)} continues it"
+    return f"not running; activelearn {how} ... --folder {typed(store.folder)} continues it"
 
 
 def _workers(places: Mapping[str, Folder], stations: Sequence[StationProgress], now: float) -> list[ClaimHolder]:
@@ -219,11 +222,7 @@ def _workers(places: Mapping[str, Folder], stations: Sequence[StationProgress], 
             claim = store.claim(p.station, p.iteration, task)
             if not (holder := claim.holder()):
                 continue
-            try:
-                silent = _silent_s(holder, claim, now)
-            except FileNotFoundError:  # it was done meanwhile
-                continue
-            if silent is not None:
+            if (silent := _silent_s(holder, claim, now)) is not None:
                 where = f"{holder.get('host', '?')} {holder.get('pid', '?')}"
                 since = max(0.0, now - float(holder.get("since", now)))
                 stage = str(task.parameters.get("stage", ""))
@@ -246,7 +245,7 @@ def _left_of(p: StationProgress, store: Folder, records: Sequence[Iteration], no
         return Left(0.0, "done")
     if p.done == p.total:
         return Left(0.0, "tasks done, being gathered")
-    elapsed = max(0.0, now - store.planned_at(p.station, p.iteration))
+    elapsed = store.seconds(p.station, p.iteration, [], now).wall  # a night without a driver is no work
     before = _earlier(records, p.station)
     if p.done >= max(2.0, _ROUNDS * _n_at_once(before)):
         done = f"from the {p.done} done in {duration(elapsed)}"

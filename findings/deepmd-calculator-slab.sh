@@ -1,6 +1,6 @@
 #!/bin/bash
 # A slab (periodic in x and y) in ASE's calculator of DeePMD-kit: the direction that is not periodic counts as periodic as soon
-# as another one does, and the two faces of the slab feel each other across the cell's border.
+# as any other does, and the two faces of the slab feel each other across the cell's border.
 set -euo pipefail
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT

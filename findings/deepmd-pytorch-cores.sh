@@ -1,5 +1,5 @@
 #!/bin/bash
-# `dp --pt train`: which frames the PyTorch backend of DeePMD-kit draws hangs on the number of processes that load data, and that,
+# `dp --pt train`: which frames the PyTorch backend of DeePMD-kit draws depends on the number of processes that load data, and that,
 # unless NUM_WORKERS is set, on the number of cores: one input with one seed gives another model on another machine.
 set -euo pipefail
 work="$(mktemp -d)"

@@ -1,7 +1,7 @@
 #!/bin/bash
 # `dp --pt train --restart`: the PyTorch backend of DeePMD-kit repeats the last step of the checkpoint (it stores its number
 # counted from 0 and begins again at it), with the first frames of the data and not the next ones. A training that has finished
-# makes one more step when it is restarted and writes its last checkpoint anew.
+# makes one more step when it is restarted and writes its last checkpoint again.
 set -euo pipefail
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT

@@ -44,7 +44,7 @@ except Exception as error:
 print(f"dpdata {version('dpdata')}: {formulas}")
 EOF
 1.1.0/bin/python -W ignore write.py
-echo "expected: Na3S2 and Na6S2, whoever reads them"
+echo "expected: Na3S2 and Na6S2, with any reader"
 {
   1.1.0/bin/python -W ignore read.py
   0.2.21/bin/python -W ignore read.py

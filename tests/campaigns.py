@@ -10,6 +10,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
 import yaml
 
 from activelearn import loop
@@ -71,7 +72,7 @@ def cli(*arguments, cwd: Path, timeout: float = 300.0, env: dict[str, str] | Non
 
 
 def in_process(*arguments) -> subprocess.CompletedProcess[str]:
-    """Run ``activelearn ARGUMENTS`` in this process, where nothing need be imported anew."""
+    """Run ``activelearn ARGUMENTS`` in this process, where nothing needs to be imported again."""
     out, err, argv = io.StringIO(), io.StringIO(), sys.argv
     sys.argv = ["activelearn", *map(str, arguments)]
     code = 0
@@ -83,6 +84,18 @@ def in_process(*arguments) -> subprocess.CompletedProcess[str]:
     finally:
         sys.argv = argv
     return subprocess.CompletedProcess(list(map(str, arguments)), code, out.getvalue(), err.getvalue())
+
+
+def beside(*arguments, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run ``activelearn ARGUMENTS`` in this process, in a folder and with the variables that :func:`cli` gives it.
+
+    For what is told before anything is started: a subprocess would tell the same, after the imports.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(cwd)
+        for name, value in environment().items():
+            patch.setenv(name, value)
+        return in_process(*arguments)
 
 
 def unpack_products(folder: Path) -> None:
@@ -109,7 +122,7 @@ def dataset_summary(store: Store, up_to: int) -> tuple[int, str]:
 
 
 def end_sessions() -> None:
-    """End the sessions of this process but those of DeePMD, as importing TensorFlow anew takes 6 s.
+    """End the sessions of this process but those of DeePMD, as importing TensorFlow again takes 6 s.
 
     It is what users have, too: each job begins in a fork of its own, from the same pristine state.
     """

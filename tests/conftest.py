@@ -1,13 +1,18 @@
 """Shared fixtures: small copper structures with labels, the toy campaign, a campaign folder, one slot."""
 
+import fcntl
+import json
+import os
+import shutil
 import signal
+import subprocess
 import sys
 
 import numpy as np
 import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
-from campaigns import SMALL, TINY, end_sessions, run_plain
+from campaigns import SMALL, TINY, cli, end_sessions, machine_file, run_plain
 from cluster.servers import Missing, MongoServer, SlurmCluster
 from hypothesis import settings
 
@@ -15,6 +20,7 @@ from activelearn.config import Machine, load_campaign
 from activelearn.engines import process
 from activelearn.engines.process import Slot
 from activelearn.frames import Frames
+from activelearn.records import End
 from activelearn.store import Store
 
 # A shell that starts the tests in the background has Ctrl-C ignored, by all that they start, too.
@@ -29,6 +35,15 @@ def pytest_xdist_auto_num_workers(config):
     is_whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
     is_default = config.option.markexpr == config.getini("addopts")[-1] and not config.option.keyword
     return 2 if is_whole and is_default and config.option.capture != "no" else 0
+
+
+def pytest_collection_modifyitems(items):
+    """Files that start engines come first, so that at the end of the run no process waits for the other one.
+
+    The others, whose tests take milliseconds, fill up what is left (--no-loadscope-reorder lets the order stand).
+    """
+    starts = {item.path for item in items if item.get_closest_marker("engines")}
+    items.sort(key=lambda item: item.path not in starts)
 
 
 def rattled_copper(n_frames=3, *, random_seed=0, repeat=(1, 1, 1), amplitude=0.1):
@@ -96,11 +111,47 @@ def memory(monkeypatch):
     return launchpad
 
 
+def made_once(tmp_path_factory, name, make):
+    """Return a folder that `make` fills and what it returns, a text; nobody may write into it afterwards.
+
+    Of several processes of pytest-xdist, whose temporary folders stand side by side, the first one makes it for all.
+    """
+    ours = tmp_path_factory.getbasetemp()
+    place = (ours.parent if "PYTEST_XDIST_WORKER" in os.environ else ours) / name
+    place.mkdir(exist_ok=True)
+    folder, told = place / "made", place / "told.json"
+    with (place / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not told.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of a process that failed or was killed
+            folder.mkdir()
+            told.write_text(make(folder))
+    return folder, told.read_text()
+
+
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory):
     """The tiny campaign through the plain loop, two slots: (Store, End). Nobody may write into it."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    return run_plain(folder / "campaign", TINY, Machine(slots=2, **SMALL))
+
+    def make(folder):
+        return run_plain(folder / "campaign", TINY, Machine(slots=2, **SMALL))[1].model_dump_json()
+
+    folder, end = made_once(tmp_path_factory, "undisturbed", make)
+    return Store(folder / "campaign"), End.model_validate_json(end)
+
+
+@pytest.fixture(scope="session")
+def ended(tmp_path_factory):
+    """A tiny campaign run to its bound by the command line: (folder, CompletedProcess). Nobody may write into it."""
+
+    def make(folder):
+        shutil.copy(TINY, folder / "tiny.yaml")
+        machine_file(folder / "machine.yaml", slots=2)
+        done = cli("run", "tiny.yaml", "--folder", "c", "--machine", "machine.yaml", cwd=folder)
+        return json.dumps([done.args, done.returncode, done.stdout, done.stderr])
+
+    folder, done = made_once(tmp_path_factory, "ended", make)
+    return folder / "c", subprocess.CompletedProcess(*json.loads(done))
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,7 @@ class Note(FireTaskBase):
 
 
 class Killed(BaseException):
-    """What kill -9 is for a test that wants to live on: nobody catches it."""
+    """Stands for kill -9 in a test that must survive: nothing catches it."""
 
 
 def die(*_, **__):

@@ -210,7 +210,7 @@ def test_a_campaign_that_is_not_converged_says_them_too(ended):
 
 @pytest.fixture(scope="module")
 def demanding(tmp_path_factory):
-    """A campaign whose window takes everything for accurate, and that wants a P99 no model has: (YAML, Store, End)."""
+    """A campaign whose window calls everything accurate, and whose P99 no model reaches: (YAML, Store, End)."""
     folder = tmp_path_factory.mktemp("demanding")
     campaign = tiny(
         folder / "tiny.yaml",

@@ -41,7 +41,7 @@ def added(store, folder):
 def grown(undisturbed, tmp_path_factory):
     """The tiny campaign after its two passes, with two systems added, run on to the next selection.
 
-    A kill after every plan and every result: what goes on is a new Store each time.
+    A kill after every plan and every result: a new Store continues each time.
     """
     folder = tmp_path_factory.mktemp("grown")
     shutil.copytree(undisturbed[0].folder, folder / "campaign")

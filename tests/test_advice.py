@@ -87,7 +87,7 @@ def test_every_command_that_a_message_names_is_there_with_its_options():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("x: y - wanted z - see: activelearn reports runs/a", ["no command: activelearn reports runs/a"]),
+        ("x: y - expected z - see: activelearn reports runs/a", ["no command: activelearn reports runs/a"]),
         ("give `activelearn export runs/a --folder b` again", ["activelearn export has no --folder"]),
         ("wait for it with --waiting, or stop", ["no command has --waiting"]),
         ("see: activelearn labels list {} --verify; or -l", []),
@@ -104,7 +104,7 @@ def test_what_is_wrong_with_an_advice_is_found(text, said):
 #: Who says what names an option alone: every command that may say it has the option.
 SAY = {
     "--wait": {"run", "submit", "glass", "benchmark"},  # whatever holds the lease of a folder
-    "--accept-unusual": {"run", "submit", "glass", "benchmark"},  # whatever judges numbers, and goes on
+    "--accept-unusual": {"run", "submit", "glass", "benchmark"},  # whatever judges numbers, and continues
     "--accept-changes": {"run", "submit"},
     "--refuse-infrastructure-failures": {"run", "submit"},
     "--folder": {"run", "check", "submit", "glass", "benchmark", "machine"},

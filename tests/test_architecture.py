@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import pytest
@@ -128,14 +128,15 @@ class Module:
         """Started by path in another interpreter, so no part of the import graph."""
         return self.path.startswith("engines/workers/")
 
-    @property
+    @cached_property
     def tree(self) -> ast.Module:
+        """The same tree at every call: its nodes can be told apart by identity."""
         return ast.parse(self.source, self.path)
 
     @cached_property
-    def tree_once(self) -> ast.Module:
-        """The same tree at every call: its nodes can be told apart by identity."""
-        return self.tree
+    def nodes(self) -> list[tuple[ast.AST, bool]]:
+        """Every node with whether it stands in the body of a function; all rules read this list."""
+        return list(walk(self.tree))
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,9 @@ class Import:
         return self.name.partition(".")[0]
 
 
+@cache
 def modules_of(package: Path) -> list[Module]:
+    """Return the modules of a package, each read and taken apart once."""
     files = sorted(path for path in package.rglob("*.py") if "_shipped" not in path.parts)
     return [Module(path.relative_to(package).as_posix(), path.read_text(encoding="utf-8")) for path in files]
 
@@ -169,7 +172,7 @@ def walk(node: ast.AST, inside: bool = False) -> Iterator[tuple[ast.AST, bool]]:
 
 
 def imports_of(module: Module) -> Iterator[Import]:
-    for node, inside in walk(module.tree):
+    for node, inside in module.nodes:
         if isinstance(node, ast.Import):
             yield from (Import(alias.name, node.lineno, inside) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -259,14 +262,14 @@ def processes_started(module: Module) -> Iterator[str]:
     if module.path == "engines/process.py":
         return
     named = {use.name: use.line for use in imports_of(module)}
-    named |= {dotted(node): node.lineno for node, _ in walk(module.tree) if isinstance(node, ast.Attribute)}
+    named |= {dotted(node): node.lineno for node, _ in module.nodes if isinstance(node, ast.Attribute)}
     for name in sorted(STARTERS & set(named)):
         if not (module.is_worker and name == "os.fork"):
             yield f"{module.path}:{named[name]}: {name}: processes are started in engines/process.py"
 
 
 def deeds_at_import(module: Module) -> Iterator[str]:
-    for node, inside in walk(module.tree):
+    for node, inside in module.nodes:
         if inside or module.is_worker or not isinstance(node, ast.Attribute):
             continue
         if dotted(node) in AT_IMPORT or node.attr in {"mkdir", "write_text", "write_bytes"}:
@@ -274,7 +277,7 @@ def deeds_at_import(module: Module) -> Iterator[str]:
 
 
 def folders_changed(module: Module) -> Iterator[str]:
-    for node, _ in walk(module.tree):
+    for node, _ in module.nodes:
         # FireWorks obeys files in the working directory, so the edge (and only it) steps into an empty one.
         is_exempt = module.is_worker or module.path == "workflow/drive.py"
         if not is_exempt and isinstance(node, ast.Attribute) and dotted(node) in {"os.chdir", "os.fchdir"}:
@@ -299,7 +302,7 @@ def folders_removed(module: Module) -> Iterator[str]:
         return
     docstrings = {
         id(node.body[0].value)
-        for node in ast.walk(module.tree_once)
+        for node in ast.walk(module.tree)
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
         and node.body
         and isinstance(node.body[0], ast.Expr)
@@ -313,12 +316,12 @@ def folders_removed(module: Module) -> Iterator[str]:
     )
     yield from (
         f"{module.path}:{node.lineno}: {alias.name} under another name"
-        for node in ast.walk(module.tree_once)
+        for node in ast.walk(module.tree)
         if isinstance(node, ast.Import)
         for alias in node.names
         if alias.name in {"os", "shutil"} and alias.asname is not None
     )
-    for function, node in functions_of(module.tree_once):
+    for function, node in functions_of(module.tree):
         where = f"{module.path}:{getattr(node, 'lineno', 0)}"
         if isinstance(node, ast.Attribute) and (node.attr in REMOVERS or dotted(node) == "shutil.move"):
             yield f"{where}: {node.attr}: folders are removed and renamed in trees.py"
@@ -369,7 +372,7 @@ def too_long(module: Module) -> Iterator[str]:
         yield f"{module.path}: {lines} lines: a module that passes {MAX_MODULE_LINES} becomes a package of its name"
     if module.path == "__init__.py" and lines > MAX_FACE_LINES:
         yield f"{module.path}: {lines} lines: the public face has at most {MAX_FACE_LINES}"
-    for node, _ in walk(module.tree):
+    for node, _ in module.nodes:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = (node.end_lineno or node.lineno) - node.lineno + 1
             if length > MAX_FUNCTION_LINES:
@@ -380,7 +383,7 @@ def classes_defined_twice(modules: list[Module]) -> list[str]:
     """Return the classes of one name in two modules: jump-to-definition would lead to the wrong one."""
     places: dict[str, list[str]] = {}
     for module in modules:
-        for node in ast.walk(module.tree_once):
+        for node in ast.walk(module.tree):
             if isinstance(node, ast.ClassDef):
                 places.setdefault(node.name, []).append(f"{module.path}:{node.lineno}")
     return [f"class {name} is defined twice: {', '.join(where)}" for name, where in places.items() if len(where) > 1]
@@ -431,7 +434,7 @@ def test_what_is_said_to_rename_files_is_there():
     found = {
         f"{module.path}:{function}"
         for module in modules_of(PACKAGE)
-        for function, node in functions_of(module.tree_once)
+        for function, node in functions_of(module.tree)
         if isinstance(node, ast.Call) and is_renaming(node)
     }
     assert found - {"trees.py:rename"} == FILE_RENAMERS

@@ -11,7 +11,7 @@ import ase.io
 import numpy as np
 import pytest
 import yaml
-from campaigns import SMALL, cli, machine_file, tiny
+from campaigns import SMALL, beside, machine_file, tiny
 
 import activelearn
 from activelearn.check import check, check_study
@@ -136,7 +136,7 @@ def table():
 
 def test_the_page_has_the_table():
     page = (ROOT / "docs" / "bounds.md").read_text()
-    assert page.endswith("\n".join(table()) + "\n"), "print table() anew"
+    assert page.endswith("\n".join(table()) + "\n"), "print table() again"
 
 
 def test_the_unit_that_was_meant_is_named():
@@ -239,14 +239,14 @@ def test_a_sealed_campaign_is_read_whatever_it_says(data, tmp_path):
 def test_what_is_unusual_wants_to_be_accepted(tmp_path):
     campaign = tiny(tmp_path / "t.yaml", label__max_force=1.0)
     place = ("--folder", "c", "--machine", machine_file(tmp_path / "m.yaml"))
-    done = cli("check", campaign, *place, cwd=tmp_path)
+    done = beside("check", campaign, *place, cwd=tmp_path)
     line_n = campaign.read_text().splitlines().index("  max_force: 1.0") + 1
     what = f"{campaign}:{line_n}: label.max_force: 1 eV/Å (it is in eV/Å: was 1 meant in Hartree/Bohr, 51.4221 eV/Å?)"
     line = f"unusual: {what} - usual is 2 to 500 eV/Å (largest force of a label; DP-GEN examples)"
     assert done.returncode == 0, done.stderr
     assert line in done.stdout.splitlines()
     assert done.stdout.splitlines()[-1].endswith(" --accept-unusual")
-    done = cli("run", campaign, *place, cwd=tmp_path)
+    done = beside("run", campaign, *place, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"error: {line} - fix it, or add --accept-unusual if it is intended\n"
     assert not (tmp_path / "c").exists()
@@ -271,10 +271,10 @@ def test_lines_of_check_have_the_line_of_their_key(tmp_path, monkeypatch):
 def test_slots_of_the_command_line_are_not_told_with_the_line_of_a_profile(tmp_path):
     file = tiny(tmp_path / "c.yaml")
     profile = machine_file(tmp_path / "m.yaml", slots=3)
-    over = cli("check", file, "--machine", profile, "--slots", "5000", cwd=tmp_path)
+    over = beside("check", file, "--machine", profile, "--slots", "5000", cwd=tmp_path)
     assert "\nunusual: --slots: 5000 - usual is" in over.stdout
     machine_file(profile, slots=5000)
-    assert f"\nunusual: {profile}:" in cli("check", file, "--machine", profile, cwd=tmp_path).stdout
+    assert f"\nunusual: {profile}:" in beside("check", file, "--machine", profile, cwd=tmp_path).stdout
 
 
 def test_a_run_from_python_tells_bounds_with_the_line_of_the_file(tmp_path):

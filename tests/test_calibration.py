@@ -110,7 +110,7 @@ def test_the_window_is_sane_and_monotone(rate, more, max_error, ratio):
 def test_too_few_pairs_give_no_window():
     assert fit(drawn(MIN_PAIRS - 1), Select()) is None
     assert fit(drawn(MIN_PAIRS), Select()) is not None
-    assert fit(drawn(MIN_PAIRS), Select(false_accept_rate=0.01)) is None, "a rate of 1 % wants 99"
+    assert fit(drawn(MIN_PAIRS), Select(false_accept_rate=0.01)) is None, "a rate of 1 % needs 99"
     assert fit(drawn(99), Select(false_accept_rate=0.01)) is not None
     assert fit([(0.0, 0.1)] * 100, Select()) is None, "no deviation, no ratio"
     assert fit([(0.1, 0.0)] * 100, Select()) is None

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from backends import DPA, EACH, PYTHONS, machine_of, needs_dpa, needs_torch
-from campaigns import SMALL, dataset_summary, environment, machine_file, run_plain, tiny
+from campaigns import SMALL, dataset_summary, end_sessions, environment, machine_file, run_plain, tiny
 from lives import counts_of, kill_group, n_done, start, wait_until
 
 from activelearn.engines import lammps, process
@@ -102,7 +102,7 @@ def test_lammps_runs_the_export_with_the_deviation_of_its_members(exported, tmp_
     last = "frozen-" if backend == "dpa" else "compressed-"  # attention cannot be tabulated
     models = sorted(path for path in folder.iterdir() if path.name.startswith(last))
     members = np.array([TRAINER.evaluate(tmp_path, model, [frames], slot)[0].forces for model in models])
-    process.close_sessions()
+    end_sessions()
     assert len(members) == 2
     assert members[0] == pytest.approx(forces, abs=1e-6), "the first drives"
     theirs = lammps.read_deviation(folder / "model_devi.out")

@@ -51,7 +51,7 @@ def test_check_names_what_the_engine_lacks(tmp_path):
     assert [line for line in lines if f"pseudopotentials.Si: no file {PSEUDO}/none.UPF" in line]
     lines = check(load_campaign(silicon(tmp_path, "Al.pz-vbc.UPF", "Al")), machine, tmp_path / "c").problems
     assert [
-        line for line in lines if line.startswith("label.reference.espresso: nothing for Si - expected the data of")
+        line for line in lines if line.startswith("label.reference.espresso: no data for Si - expected the data of")
     ]
 
 

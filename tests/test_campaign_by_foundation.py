@@ -12,6 +12,7 @@ import yaml
 from campaigns import cli, environment, machine_file, tiny
 from lives import counts_of, kill_group, n_done, start, wait_until
 
+from activelearn.config.files import checksum
 from activelearn.engines.trainers.sevennet import foundations
 from activelearn.store import Store, StudyStore
 from activelearn.study import glasses_of
@@ -97,7 +98,7 @@ class TestACampaign:
         records = store.iterations()
         assert len(records) >= 3
         assert sum(record.labelling.labelled for record in records[1:]) > 0
-        sha256 = foundations.sha256_of("7net-0", None)
+        sha256 = checksum(foundations.path_of("7net-0"))
         assert {record.ensemble.versions["foundation"] for record in records} == {f"7net-0 sha256 {sha256}"}
         assert {member.attempts for record in records for member in record.ensemble.members} == {1}
         first, last = (record.ensemble.members[0].held_out.force_rmse for record in (records[0], records[-1]))
@@ -129,7 +130,7 @@ class TestACampaign:
         assert {"sevennet-0.pth", "sevennet-1.pth", "start.extxyz", "ase_example.py", "model_card.md"} < set(names)
         assert not {"in.lammps", "start.lmp"} & set(names)
         card = (tmp_path / "m" / "model_card.md").read_text()
-        assert f"foundation 7net-0 sha256 {foundations.sha256_of('7net-0', None)}" in card
+        assert f"foundation 7net-0 sha256 {checksum(foundations.path_of('7net-0'))}" in card
         words = [sys.executable, "ase_example.py"]
         ran = subprocess.run(words, cwd=tmp_path / "m", env=environment(), capture_output=True, text=True)
         assert ran.returncode == 0, ran.stderr

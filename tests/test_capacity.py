@@ -89,7 +89,7 @@ def test_what_an_old_campaign_holds_is_no_problem_and_its_limits_are_said(tmp_pa
     assert found.problems == []
     assert "ensemble: 2 members, sel {'Cu': 24, 'Au': 4} within 4 Å" in found.facts, "the sealed one"
     (note,) = [fact for fact in found.facts if fact.startswith("note: sel does not hold 1Cu ")]
-    assert "walks that are compressed that far are out of the region there" in note
+    assert "walks compressed that far leave the region" in note
 
 
 def test_a_system_that_cannot_be_held_is_not_accepted_and_no_label_is_computed(tmp_path):
@@ -128,7 +128,7 @@ def test_an_iteration_is_not_opened_with_what_an_older_version_has_accepted(tmp_
 
 
 def test_check_says_so_of_a_system_that_an_older_version_has_begun_with(tmp_path):
-    """It is too late to refuse it: the campaign may go on with the others."""
+    """It is too late to refuse it: the campaign may continue with the others."""
     campaign = copper_and_gold(tmp_path)
     store = begun(tmp_path, with_systems(campaign, gold(tmp_path)), OLD_SEL)
     found = check(store.latest_campaign(), MACHINE, store.folder)

@@ -1,4 +1,4 @@
-"""The command line as a user has it: a subprocess, its exit codes, and what it says."""
+"""The command line: its exit codes, and what it says; most of it as a user has it, in a subprocess."""
 
 import hashlib
 import json
@@ -11,23 +11,25 @@ import time
 
 import pytest
 import yaml
-from campaigns import BIN, TESTS, TINY, cli, command, dataset_summary, environment, machine_file, tiny, unpack_products
+from campaigns import (
+    BIN,
+    TESTS,
+    TINY,
+    beside,
+    cli,
+    command,
+    dataset_summary,
+    environment,
+    machine_file,
+    tiny,
+    unpack_products,
+)
 from typer.testing import CliRunner
 
 import activelearn
 from activelearn.cli import app
 from activelearn.config import find_campaign, load_campaign
 from activelearn.store import Store
-
-
-@pytest.fixture(scope="session")
-def ended(tmp_path_factory):
-    """A tiny campaign run to its bound by the command line: (folder, CompletedProcess). Nobody may write into it."""
-    here = tmp_path_factory.mktemp("ended")
-    shutil.copy(TINY, here / "tiny.yaml")
-    machine_file(here / "machine.yaml", slots=2)
-    done = cli("run", "tiny.yaml", "--folder", "c", "--machine", "machine.yaml", cwd=here)
-    return here / "c", done
 
 
 @pytest.fixture
@@ -94,7 +96,7 @@ def test_running_an_ended_campaign_again_says_the_same_at_once(copied):
 
 def test_a_campaign_whose_name_looks_like_an_option_is_named_so_that_it_can_be_pasted(tmp_path):
     shutil.copy(TINY, tmp_path / "-my tiny.yaml")
-    done = cli("check", "--slots", "1", "--", "-my tiny.yaml", cwd=tmp_path)
+    done = beside("check", "--slots", "1", "--", "-my tiny.yaml", cwd=tmp_path)
     assert done.stdout.splitlines()[-1] == "ok: activelearn run './-my tiny.yaml' --slots 1"
 
 
@@ -133,7 +135,7 @@ def test_check_shows_what_will_be_done(tmp_path):
 )
 def test_a_bad_campaign_is_one_line_and_exit_2(tmp_path, changes, wanted):
     campaign = tiny(tmp_path / "bad.yaml", **changes)
-    done = cli("check", campaign, "--machine", machine_file(tmp_path / "m.yaml"), cwd=tmp_path)
+    done = beside("check", campaign, "--machine", machine_file(tmp_path / "m.yaml"), cwd=tmp_path)
     assert done.returncode == 2
     assert wanted in done.stderr
     assert len(done.stderr.splitlines()) == 1, done.stderr
@@ -152,7 +154,7 @@ def test_a_bad_campaign_is_one_line_and_exit_2(tmp_path, changes, wanted):
     ],
 )
 def test_a_machine_that_cannot_do_it_is_exit_2(tmp_path, settings, wanted):
-    done = cli("check", TINY, "--machine", machine_file(tmp_path / "m.yaml", **settings), cwd=tmp_path)
+    done = beside("check", TINY, "--machine", machine_file(tmp_path / "m.yaml", **settings), cwd=tmp_path)
     assert done.returncode == 2
     assert wanted in done.stderr
     assert "Traceback" not in done.stderr
@@ -167,7 +169,7 @@ def test_every_problem_is_told_at_once(tmp_path):
 
 def test_a_folder_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "taken").write_text("")
-    done = cli("check", TINY, "--folder", "taken", cwd=tmp_path)
+    done = beside("check", TINY, "--folder", "taken", cwd=tmp_path)
     assert done.returncode == 2
     assert "is a file - expected a folder" in done.stderr
 
@@ -176,7 +178,7 @@ def test_a_folder_that_is_a_file_is_refused(tmp_path):
 def test_broken_yaml_is_one_line_with_its_place(tmp_path, text):
     (tmp_path / "broken.yaml").write_text(text)
     for verb in ("check", "run"):
-        done = cli(verb, "broken.yaml", cwd=tmp_path)
+        done = beside(verb, "broken.yaml", cwd=tmp_path)
         assert done.returncode == 2
         assert len(done.stderr.splitlines()) == 1
         assert "broken.yaml" in done.stderr
@@ -193,7 +195,7 @@ def test_run_checks_first_and_makes_no_folder(tmp_path):
 
 
 def test_an_unknown_preset_names_the_nearest(tmp_path):
-    done = cli("run", "coper_emt", cwd=tmp_path)
+    done = beside("run", "coper_emt", cwd=tmp_path)
     assert done.returncode == 2
     assert "did you mean 'copper_emt'?" in done.stderr
 
@@ -214,7 +216,7 @@ def test_status_is_a_table(ended):
 @pytest.mark.engines
 def test_status_as_json_has_what_was_promised(ended):
     """Issue 2, point 3: counts, held-out force RMSE, seconds split into engine and other, data set size and sha256."""
-    done = cli("status", ended[0], "--json", cwd=ended[0].parent)
+    done = beside("status", ended[0], "--json", cwd=ended[0].parent)
     assert done.returncode == 0
     found = json.loads(done.stdout)
     assert (found["name"], found["state"], found["converged"], found["next"]) == ("tiny_copper", "ended", False, None)
@@ -237,7 +239,7 @@ def test_status_as_json_has_what_was_promised(ended):
 
 @pytest.mark.parametrize("verb", ["status", "export"])
 def test_a_folder_without_a_campaign_is_exit_2(tmp_path, verb):
-    done = cli(verb, tmp_path, *(["--to", "x"] if verb == "export" else []), cwd=tmp_path)
+    done = beside(verb, tmp_path, *(["--to", "x"] if verb == "export" else []), cwd=tmp_path)
     assert done.returncode == 2
     assert "no campaign here - expected a campaign folder - start one with: activelearn run" in done.stderr
     assert list(tmp_path.iterdir()) == []
@@ -247,11 +249,11 @@ def test_status_of_a_campaign_that_has_just_begun(tmp_path):
     from activelearn.config import load_campaign
 
     Store.create(tmp_path / "c", load_campaign(TINY))
-    done = cli("status", "c", "--json", cwd=tmp_path)
+    done = beside("status", "c", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert (found["state"], found["iterations"], found["next"]) == ("open", [], {"iteration": 0, "part": "loop"})
-    assert cli("status", "c", cwd=tmp_path).returncode == 0
+    assert beside("status", "c", cwd=tmp_path).returncode == 0
 
 
 # --- export -----------------------------------------------------------------------------------------------------------
@@ -415,7 +417,9 @@ def test_a_changed_campaign_is_refused_with_the_difference(copied):
 def test_what_is_fixed_cannot_be_changed(copied, change):
     folder, _ = copied
     changed = tiny(folder.parent / "changed.yaml", **change)
-    done = cli("run", changed, "--folder", folder, "--machine", "machine.yaml", "--accept-changes", cwd=folder.parent)
+    done = beside(
+        "run", changed, "--folder", folder, "--machine", "machine.yaml", "--accept-changes", cwd=folder.parent
+    )
     assert done.returncode == 2
     assert "fixed for all its iterations" in done.stderr
     assert len(Store(folder).campaign_files()) == 1
@@ -505,7 +509,7 @@ def test_init_writes_a_campaign_that_checks(tmp_path):
     assert (tmp_path / "mine.yaml").read_text().startswith("#"), "with its comments"
     machine = machine_file(tmp_path / "m.yaml")
     assert cli("check", "mine.yaml", "--machine", machine, cwd=tmp_path).returncode == 0
-    again = cli("init", "mine.yaml", "--from", "copper_emt", cwd=tmp_path)
+    again = beside("init", "mine.yaml", "--from", "copper_emt", cwd=tmp_path)
     assert again.returncode == 2
     assert "exists - expected a new file" in again.stderr
 
@@ -542,7 +546,7 @@ def test_init_keeps_the_comment_behind_the_name_of_ones_own_campaign(tmp_path, m
 
 
 def test_init_says_why_it_cannot_write(tmp_path):
-    done = cli("init", "no/such/folder/mine.yaml", "--from", "copper_emt", cwd=tmp_path)
+    done = beside("init", "no/such/folder/mine.yaml", "--from", "copper_emt", cwd=tmp_path)
     assert done.returncode == 2
     assert "cannot be written" in done.stderr
 
@@ -552,7 +556,7 @@ def test_schema_is_the_json_schema_of_campaigns_and_machines(tmp_path):
     found = json.loads(done.stdout)
     assert {"name", "type_map", "initial", "explore", "label", "train", "stop"} <= set(found["properties"])
     assert found["additionalProperties"] is False
-    machine = json.loads(cli("schema", "--machine", cwd=tmp_path).stdout)
+    machine = json.loads(beside("schema", "--machine", cwd=tmp_path).stdout)
     assert "slots" in machine["properties"]
 
 

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 from ase.io import read
-from campaigns import cli, command, environment
+from campaigns import beside, command, environment
 from typer.testing import CliRunner
 
 from activelearn.cli import app
@@ -104,7 +104,7 @@ def test_elements_are_the_only_ones_in_the_crystals_listed():
     ],
 )
 def test_what_is_not_there_is_refused_with_the_nearest(tmp_path, arguments, sentence):
-    done = cli("seeds", *arguments, cwd=tmp_path)
+    done = beside("seeds", *arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert sentence in done.stderr
@@ -188,7 +188,7 @@ def test_all_of_some_elements_can_be_written(tmp_path):
 
 def test_nothing_is_overwritten(tmp_path):
     (tmp_path / "Na_fcc.vasp").write_text("mine")
-    done = cli("seeds", "Na_bcc", "Na_fcc", "--write", ".", cwd=tmp_path)
+    done = beside("seeds", "Na_bcc", "Na_fcc", "--write", ".", cwd=tmp_path)
     assert done.returncode == 2
     assert "Na_fcc.vasp: exists - expected new files" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["Na_fcc.vasp"], "not even the others"
@@ -197,6 +197,6 @@ def test_nothing_is_overwritten(tmp_path):
 
 def test_a_folder_that_cannot_be_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    done = cli("seeds", "Na_bcc", "--write", "file/cells", cwd=tmp_path)
+    done = beside("seeds", "Na_bcc", "--write", "file/cells", cwd=tmp_path)
     assert done.returncode == 2
     assert "file/cells: cannot be written (Not a directory)" in done.stderr

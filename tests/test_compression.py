@@ -1,4 +1,4 @@
-"""Compression: when it is planned, that both forms are compared, and that the plain model goes on where they differ."""
+"""Compression: when it is planned, that both forms are compared, and that the plain model is used where they differ."""
 
 import shutil
 from dataclasses import replace
@@ -123,7 +123,7 @@ FAST = {"compressed": "m/fast.pb", "compressed_sha256": "f"}
 
 
 def test_the_faster_form_drives_wherever_there_is_one(store, campaign):
-    """One member has it, the others do not; a warm start begins from the plain model all the same."""
+    """One member has it, the others do not; a warm start begins from the plain model in either case."""
     members = (member(0, **FAST, compressed_force_difference=1e-9, compressed_holds_from_A=(2.0, 0.4)), member(1))
     ensemble = Ensemble(iteration=0, trained_in=0, type_map=("Cu",), members=members)
     store.seal("train", 0, ensemble)

@@ -113,6 +113,10 @@ def test_defaults_are_those_of_the_papers():
             "explore.stages.0.temperature_K: unknown key - did you mean 'temperatures_K'?",
         ),
         ({"label__reference__weight": "x"}, "label.reference.weight: unknown key - did you mean 'weights'?"),
+        (
+            {"train": {"trainer": "sevennet", "foundation": "7net-0", "descriptor": {}}},
+            "train.descriptor: unknown key here - another kind of train has it - remove it, or choose that kind",
+        ),
         ({"train__descriptor__zzz": 1}, "train.descriptor.zzz: unknown key - one of: axis_neuron, neuron, rcut"),
         ({"random_seed": "seven"}, "x.yaml: random_seed: got 'seven' - expected a valid integer"),
         ({"train__n_steps": 1.5}, "train.n_steps: got 1.5 - expected a valid integer"),
@@ -224,7 +228,7 @@ def test_what_is_missing_is_described():
     with pytest.raises(ConfigError) as caught:
         parse_campaign(data, where="x.yaml")
     assert len(caught.value.problems) == 2, "one line per problem"
-    assert "x.yaml: label.reference.functional: missing - expected The functional that it reproduces" in str(
+    assert "x.yaml: label.reference.functional: missing - expected the functional that it reproduces" in str(
         caught.value
     )
     assert "x.yaml: name: missing - expected a value for name - add it" in str(caught.value)
@@ -299,6 +303,15 @@ def presets(tmp_path, monkeypatch):
         "n_steps: 100\ndescriptor: {rcut: 5.0, neuron: [4, 8]}\nprefactors: {force: [10.0, 1.0]}\n"
     )
     monkeypatch.setattr(config.files, "shipped", lambda name: tmp_path / name)
+
+
+@pytest.mark.parametrize("section", ["initial", "explore", "label", "train"])
+def test_the_name_alone_is_the_preset(section):
+    name = preset_names(section)[0]
+    assert parse_campaign(small(**{section: name}), where="x") == parse_campaign(
+        small(**{section: {"preset": name}}), where="x"
+    )
+    assert f"{section}.preset: unknown preset 'nonesuch'" in refusal(**{section: "nonesuch"})
 
 
 def test_a_preset_is_taken_and_single_keys_override_it(presets):

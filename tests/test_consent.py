@@ -1,4 +1,4 @@
-"""Consent: at most N walks and labels are given up, whoever is killed or races; the record says which."""
+"""Consent: at most N walks and labels are given up, whatever is killed or races; the record says which."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor

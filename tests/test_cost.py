@@ -108,7 +108,7 @@ def test_benchmarks_and_the_glasses_of_others_are_counted_without_a_time_and_in_
     assert found == {"glass of others": 3, "force_error": 6 * campaign.benchmark.force_error.n_frames} | tables
     said = cost.lines(bill)
     assert any(line.split()[:2] == ["density", "6"] and "not known" in line for line in said)
-    assert any(line.startswith("at most 8 passes: ") for line in said), "the rest has a sum all the same"
+    assert any(line.startswith("at most 8 passes: ") for line in said), "the rest still has a sum"
 
 
 def test_a_reaction_is_as_many_relaxations_as_it_has_crystals():
@@ -120,7 +120,7 @@ def test_a_reaction_is_as_many_relaxations_as_it_has_crystals():
 
 
 def test_the_bill_of_glasses_has_their_pores():
-    """Of two compositions one goes on hollow, for as long as the melt-quench took."""
+    """One of two compositions gets a pore, for as long as the melt-quench took."""
     campaign = load_campaign("quickstart")
     segments = [{"name": "melt", "temperature_K": 900, "ps": 4.0}, {"name": "rest", "temperature_K": 300, "ps": 6.0}]
     hollow = [{"name": "hollow", "temperature_K": 300, "ps": 10.0, "is_analysed": True}]

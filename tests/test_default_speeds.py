@@ -27,7 +27,7 @@ def test_a_login_node_without_vasp_and_potcars_gets_a_bill_and_then_what_is_miss
     (label,) = re.findall(r"^  label .*", done.stdout.partition("one pass")[2], re.MULTILINE)
     assert label.split()[-1] == "default"
     assert "a label of vasp 2.5 s an atom (as gpaw has on one core, 10, over 4 ranks)" in done.stdout
-    assert done.stdout.rstrip().endswith("the bill is of a machine that has what is missing here:")
+    assert done.stdout.rstrip().endswith("a machine that has what is missing here:")
     assert not re.search(r"whole is not known", done.stdout)
 
 

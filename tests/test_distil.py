@@ -83,6 +83,7 @@ def test_a_campaign_without_a_teacher_keeps_its_checksum_and_one_with_a_teacher_
     [
         ({"teacher": TEACHER}, None),
         ({"teacher": {**TEACHER, "md": {"driver": "self"}}}, "md.driver: the first member of the teacher drives its"),
+        ({"teacher": {**TEACHER, "md": {"temperatures_K": [300, 300]}}}, "md.temperatures_K needs different numbers"),
         ({"teacher": {**TEACHER, "md": {"n_steps": 5, "every": 9}}}, "md.every = 9 of n_steps = 5 steps - expected a"),
         ({"teacher": {**TEACHER, "walks": 3}}, "teacher.walks"),
         ({"teacher": {"max_devi_f": 0.2}}, "teacher.train"),
@@ -279,7 +280,7 @@ class TestACampaignWithATeacher:
         verified = cli("status", store.folder, "--verify", cwd=tmp_path)
         assert verified.returncode == 0, verified.stdout + verified.stderr
         campaign = store.campaign(0)
-        parts, sha256 = taught.learnt_beside(campaign, store)
+        parts, sha256 = taught.learnt_beside(campaign, store), taught.sha256_beside(campaign, store)
         assert sum(len(part) for part in parts) == taught.find(store).labelled
         assert sha256 == taught.find(store).sha256
         for record in store.iterations():

@@ -1,4 +1,4 @@
-"""The documents: their Python runs as it stands, and what they link to is there."""
+"""The documents: their Python runs as it is, and links lead to existing files and anchors."""
 
 import os
 import re
@@ -23,6 +23,8 @@ PAGES = sorted(
 NOTEBOOKS = sorted((DOCS / "notebooks").glob("*.md"))
 #: A page of docs/ that shows a guide of another place: docs/conf.py.
 INCLUDED = re.compile(r"^```\{include\} (\S+)\n```$", re.MULTILINE)
+#: A file of the repository in code, such as `tests/test_docs.py`.
+NAMED = re.compile(r"`((?:activelearn|docs|findings|params|seeds|tests)/[\w./-]+\.(?:py|md|sh|yaml))`")
 #: What a notebook types into a shell.
 SHELL = re.compile(r"^!(.*)$", re.MULTILINE)
 
@@ -116,6 +118,11 @@ def test_links_lead_somewhere(path):
         file = Path(os.path.normpath(path.parent / target)) if target else path
         assert file.exists(), target
         assert not anchor or anchor in anchors(file), f"{target}#{anchor}"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_of_the_repository_that_it_names_in_code_exist(path):
+    assert [name for name in NAMED.findall(path.read_text(encoding="utf-8")) if not (ROOT / name).is_file()] == []
 
 
 def test_links_of_the_web_are_secure():

@@ -31,7 +31,7 @@ def public_functions(module: Module):
             elif isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 yield from below(node.body, f"{prefix}{node.name}.")
 
-    yield from below(module.tree_once.body, "")
+    yield from below(module.tree.body, "")
 
 
 def is_array(annotation: ast.expr | None) -> bool:

@@ -1,4 +1,4 @@
-"""What the doctor finds in a LaunchPad after deaths in the wrong moment, and that work goes on after its repair.
+"""What the doctor finds in a LaunchPad after deaths at bad moments, and that work continues after its repair.
 
 States are made by FireWorks' own calls, on a store of MongoDB's interface in memory; then they are aged.
 """
@@ -117,7 +117,7 @@ def test_fireworks_that_no_worker_of_their_category_takes_are_told_with_what_sta
         "(categories of the workers seen so far: none)"
     )
     assert found.next.startswith("start one: activelearn rlaunch -l ")
-    assert found.next.endswith("(unless squeue shows a pending job: without -r, qlaunch leaves no trace here)")
+    assert found.next.endswith("(unless a job of it is pending in the queue: without -r, qlaunch leaves no trace here)")
     assert f"-w {tmp_path / 'my_fworker_cpu.yaml'}" in found.next
 
 
@@ -180,7 +180,7 @@ def test_a_refusal_of_long_ago_or_of_another_place_is_none(launchpad, ids, tmp_p
 
 
 def add_theirs(launchpad, category):
-    """Add what is none of our business."""
+    """Add Workflows that are not ours."""
     firework = Firework(Note(folder="/", name="x"), {"_category": category})
     launchpad.add_wf(Workflow([firework], metadata={"whose": "theirs"}))
 
@@ -238,7 +238,7 @@ def test_a_campaign_that_moved_is_told_from_one_that_is_gone(launchpad, tmp_path
     moved = Store(store.folder.rename(tmp_path / "moved"))
     (gone,) = look(launchpad)
     assert gone.kind == "folder"
-    assert "If it has moved, give `activelearn submit` for it at its new path" in gone.next
+    assert "If it has moved, run `activelearn submit` for it at its new path" in gone.next
     (found,) = look(launchpad, folder=moved.folder)
     assert found.kind == "moved"
     assert f"its Fireworks refer to {store.folder}, but the folder is now {moved.folder}" in found.what
@@ -491,7 +491,7 @@ def test_a_worker_that_cannot_import_activelearn_is_named_and_its_failures_run_a
     assert (found.kind, found.fw_ids) == ("import", (ids["chunk1"], ids["chunk0"]))
     assert "the worker's interpreter cannot import activelearn" in found.what
     assert "No module named 'no_such_module'" in found.what
-    launchpad.fireworks.update_many({}, {"$set": {"spec._tasks.0._fw_name": ours}})  # the environment is mended
+    launchpad.fireworks.update_many({}, {"$set": {"spec._tasks.0._fw_name": ours}})  # the environment is fixed
     assert repair(launchpad, [found]) == [f"import: ready again: {ids['chunk1']}, {ids['chunk0']}"]
     work(launchpad)
     assert all_done(launchpad)
@@ -577,7 +577,7 @@ def test_a_worker_dies_between_the_fireworks_and_the_workflow_and_the_detour_is_
     launchpad.workflows.update_one({}, {"$set": {"locked": True}})
     assert launchpad.fireworks.count_documents({}) == 5, "the detour is there, and in no Workflow"
     age(launchpad, OLD)
-    (folder / "detour-gather").touch()  # asked anew, a gather asks for what is still pending
+    (folder / "detour-gather").touch()  # requested again, a gather asks for what is still pending
     repair(launchpad, look(launchpad))
     assert look(launchpad) == []
     launchpad.fireworks.delete_many({"fw_id": 5})  # no name of ours; see the test of strays

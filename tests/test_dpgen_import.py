@@ -64,7 +64,7 @@ def test_a_folder_becomes_a_campaign_that_check_accepts(tmp_path, monkeypatch):
     assert (first.timestep_fs, first.temperature_damping_ps, second.pressure_damping_ps) == (2.0, 0.1, 0.5)
     assert (campaign.select.f_lo, campaign.select.f_hi, campaign.select.max_frames) == (0.1, 0.3, 20)
     assert (campaign.train.n_members, campaign.train.n_steps, campaign.train.min_new_frames) == (2, 60, 2)
-    assert said.endswith("next: activelearn check my.yaml\n")
+    assert said.endswith("next: activelearn check my.yaml --machine my-dpgen/machine.yaml\n")
 
 
 def test_nothing_of_the_folder_is_touched(tmp_path, monkeypatch):
@@ -574,11 +574,11 @@ def test_the_functional_follows_from_the_tags(tags, functional):
 
 def test_other_codes_want_their_reference_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    dpgen_folder(tmp_path / "old", fp_style="cp2k", user_fp_params={"FORCE_EVAL": {"DFT": {}}})
+    dpgen_folder(tmp_path / "old", fp_style="siesta", fp_params={"ecut": 300, "ediff": 1e-4})
     done = in_process("import-dpgen", "old")
     assert done.returncode == 2
-    assert "fp_style: fp_style cp2k does not determine its functional" in done.stderr
-    assert "fp_style: cp2k is not supported - expected a reference for new labels" in done.stderr
+    assert "fp_style: fp_style siesta does not determine its functional" in done.stderr
+    assert "fp_style: siesta is not supported - expected a reference for new labels" in done.stderr
 
 
 # --- machines ---------------------------------------------------------------------------------------------------------
@@ -712,3 +712,48 @@ def test_what_labelled_is_in_the_ledger_by_its_name(tmp_path, monkeypatch):
     (identity,) = ledger.references().values()
     assert exchange.name_of(identity) == "EMT (none)"
     assert row_of(dpgen.told.PARAM, "fp_style") is not None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"numb_models": 2.5},
+        {"fp_task_max": 10.5},
+        {"model_devi_jobs": [{**PARAM["model_devi_jobs"][0], "nsteps": 20.5}]},
+        {"model_devi_jobs": [{**PARAM["model_devi_jobs"][0], "trj_freq": 1.5}]},
+    ],
+)
+def test_a_fraction_in_place_of_a_whole_number_is_not_cut_off(tmp_path, monkeypatch, changes):
+    assert ".5 is not a whole number) - expected an input" in refused(tmp_path, monkeypatch, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"fp_task_max": 0}, "select.max_frames: got 0 - expected greater than 0"),
+        ({"model_devi_jobs": [{**PARAM["model_devi_jobs"][0], "sys_idx": [-1]}]}, "sys_idx -1 - expected numbers of"),
+        ({"model_devi_jobs": [{**PARAM["model_devi_jobs"][0], "sys_idx": ["-2:0"]}]}, "sys_idx -2 - expected numbers"),
+    ],
+)
+def test_a_number_that_would_mean_something_else_here_is_refused(tmp_path, monkeypatch, changes, said):
+    assert said in refused(tmp_path, monkeypatch, **changes)
+
+
+@pytest.mark.timeout(60)
+def test_models_are_not_looked_for_beyond_the_first_that_is_missing(tmp_path, monkeypatch):
+    said, _ = taken(tmp_path, monkeypatch, numb_models=10**9)
+    assert "no 1000000000 frozen models" in said
+
+
+def test_a_key_that_is_written_twice_is_refused_and_a_byte_order_mark_is_not(tmp_path, monkeypatch):
+    taken(tmp_path, monkeypatch)
+    file = tmp_path / "old" / "param.json"
+    text = file.read_text()
+    words = ("--reference", "emt", "--declare", EMT)
+    file.write_text(text, encoding="utf-8-sig")
+    assert in_process("import-dpgen", "old", "--to", "bom.yaml", *words).returncode == 0
+    file.write_text(text.replace('"numb_models": 2', '"numb_models": 2, "numb_models": 4'))
+    done = in_process("import-dpgen", "old", "--to", "twice.yaml", *words)
+    assert done.returncode == 2
+    assert "param.json: cannot be read as JSON (numb_models is written twice) - expected an input" in done.stderr
+    assert not (tmp_path / "twice.yaml").exists()

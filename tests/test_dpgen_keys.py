@@ -28,7 +28,7 @@ def test_every_key_of_the_list_has_a_row(file):
 
 @pytest.mark.parametrize("file", TABLES)
 def test_every_row_is_about_a_key_of_the_list_and_is_reached(file):
-    """A row that another one stands before, or that no key has, would be believed and never used."""
+    """A row hidden by an earlier one, or that no key has, would be believed and never used."""
     used = {id(row_of(TABLES[file], key)) for name, key in LISTED if name == file}
     assert [row.names for row in TABLES[file] if id(row) not in used] == []
 

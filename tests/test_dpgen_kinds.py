@@ -1,10 +1,15 @@
 """Small inputs of each kind that DP-GEN's examples have: each comes over, or is refused with the key and the reason."""
 
+import contextlib
+import shutil
+import tarfile
+
 import pytest
 from campaigns import in_process
 from conftest import rattled_copper
 from dpgen_folder import EMT, PARAM, dpgen_folder, write_system
 
+from activelearn import trees
 from activelearn.check import check
 from activelearn.config import Machine, load_campaign
 from activelearn.exchange.deepmd_npy import read_deepmd
@@ -124,3 +129,155 @@ def test_the_data_of_each_iteration_are_a_trajectory_of_their_own_to_labels_impo
     assert walks.count("iter.000000/02.fp/data.000") == 3
     assert walks.count("iter.000001/02.fp/data.000") == 2
     assert not any(str(tmp_path) in walk for walk in walks), "no more of the path"
+
+
+# --- folders that something happened to ------------------------------------------------------------------------------
+
+ROW = "{step} 1e-3 1e-4 1e-3 {f} 1e-2 5e-2\n"
+
+
+def _walk(folder, name="task.000.000000"):
+    place = folder / "iter.000000" / "01.model_devi" / name
+    place.mkdir(parents=True)
+    lists = folder / "iter.000000" / "02.fp"
+    for word in ("rest_accurate", "rest_failed"):
+        (lists / f"{word}.shuffled.000.out").write_text("")
+    (lists / "candidate.shuffled.000.out").write_text("iter.000000/01.model_devi/task.000.000000 2\n")
+    return place / "model_devi.out"
+
+
+def _pack(path):
+    with tarfile.open(path.with_name(f"{path.name}.tar.gz"), "w:gz") as archive:
+        archive.add(path, path.name)
+    shutil.rmtree(path)
+
+
+def _cur_job(folder):
+    _walk(folder).write_text(ROW.format(step=2, f=0.2))
+    (folder / "iter.000000" / "01.model_devi" / "cur_job.json").write_text("{")
+
+
+def _list(folder, text):
+    _walk(folder).write_text(ROW.format(step=2, f=0.2))
+    (folder / "iter.000000" / "02.fp" / "candidate.shuffled.000.out").write_text(text)
+
+
+#: What happened to a folder, and what is said; its nine labels come over all the same, if the last is true.
+HURT = {
+    "as it is": (lambda f: _walk(f).write_text(ROW.format(step=2, f=0.2)), "frames of 1 of 1 (iteration, system)", 9),
+    "a deviation is NaN": (
+        lambda f: _walk(f).write_text(ROW.format(step=0, f="nan") + ROW.format(step=2, f=0.2)),
+        "iteration 0, system 0: 0 accurate, 1 candidate, 1 failed (DP-GEN's lists: 0 accurate, 1 candidate, 0 failed)",
+        9,
+    ),
+    "a row is cut": (
+        lambda f: _walk(f).write_text(ROW.format(step=2, f=0.2) + "4 1e-3 1"),
+        "model_devi.out: cannot be read (",
+        9,
+    ),
+    "columns are missing": (
+        lambda f: _walk(f).write_text("0 1 2\n"),
+        "model_devi.out: has 3 columns - expected step and six deviations",
+        9,
+    ),
+    "a step is NaN": (
+        lambda f: _walk(f).write_text(ROW.format(step="nan", f=0.2)),
+        "expected step and six deviations",
+        9,
+    ),
+    "a list is cut": (
+        lambda f: _list(f, "task.000.0000"),
+        "iter.000000, system 000: its frames are not classified again",
+        9,
+    ),
+    "a list has words": (
+        lambda f: _list(f, "task x"),
+        "iter.000000, system 000: its frames are not classified again",
+        9,
+    ),
+    "cur_job.json is cut": (_cur_job, "iter.000000, system 000: its frames are not classified again", 9),
+    "a folder of walks is not DP-GEN's": (
+        lambda f: _walk(f, "task.old").write_text(ROW.format(step=2, f=0.2)),
+        "9 labels of EMT (none) taken from 3 places",
+        9,
+    ),
+    "iterations are empty": (
+        lambda f: [(f / f"iter.{k:06d}").mkdir() for k in (1, 2)],
+        "9 labels of EMT (none) taken from 3 places",
+        9,
+    ),
+    "an iteration is packed": (
+        lambda f: _pack(f / "iter.000000"),
+        "iter.000000.tar.gz: is packed, and labels in it are not taken - unpack it",
+        6,
+    ),
+    "data are packed": (
+        lambda f: _pack(f / "iter.000000" / "02.fp" / "data.000"),
+        "iter.000000/02.fp/data.000.tar.gz: is packed, and labels in it are not taken - unpack it",
+        6,
+    ),
+    "iterations are elsewhere": (
+        lambda f: (f / "record.dpgen").write_text("3 8\n"),
+        "record.dpgen: iterations 1 to 3 are done, and not all are here",
+        9,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", HURT)
+def test_what_happened_to_a_folder_is_told_and_costs_no_label(tmp_path, monkeypatch, kind):
+    hurt, said, n_labels = HURT[kind]
+    monkeypatch.chdir(tmp_path)
+    hurt(dpgen_folder(tmp_path / "old"))
+    done = in_process("import-dpgen", "old", "--reference", "emt", "--declare", EMT)
+    assert done.returncode == 0, done.stderr
+    assert said in done.stdout
+    assert f"{n_labels} labels of EMT (none) taken" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"mass_map": [63.5, 16.0]}, "mass_map: expected auto, or one mass per element of type_map"),
+        ({"mass_map": "heavy"}, "mass_map: expected auto, or one mass per element of type_map"),
+        ({"model_devi_f_trust_lo": [0.1]}, "model_devi_f_trust_lo: none for system 1 - expected one for every system"),
+        ({"model_devi_f_trust_hi": {"0": 0.3}}, "model_devi_f_trust_hi: none for system 1"),
+    ],
+    ids=str,
+)
+def test_lists_that_are_too_short_are_refused_by_their_key(tmp_path, monkeypatch, changes, said):
+    monkeypatch.chdir(tmp_path)
+    dpgen_folder(tmp_path / "old", **changes)
+    done = in_process("import-dpgen", "old", "--reference", "emt", "--declare", EMT)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "param.json" in done.stderr
+
+
+def test_an_import_that_was_killed_at_its_end_is_finished_by_the_same_command(tmp_path, monkeypatch):
+    """Between the two names, of the folder and of the campaign: without the second nothing could be run."""
+    monkeypatch.chdir(tmp_path)
+    dpgen_folder(tmp_path / "old")
+    rename = trees.rename
+
+    def kill(made, to):
+        if to.name == "my.yaml":
+            raise KeyboardInterrupt
+        return rename(made, to)
+
+    words = ("import-dpgen", "old", "--reference", "emt", "--declare", EMT)
+    with monkeypatch.context() as killed, contextlib.suppress(KeyboardInterrupt):
+        killed.setattr(trees, "rename", kill)
+        in_process(*words)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["my-dpgen", "old"]
+    ledger = {path: path.read_bytes() for path in (tmp_path / "my-dpgen" / "labels").rglob("*") if path.is_file()}
+    other = in_process(*words, "--remaining")
+    assert other.returncode == 2
+    assert "my-dpgen: is of an import with other options or inputs that was killed" in other.stderr
+    done = in_process(*words)
+    assert done.returncode == 0, done.stderr
+    assert check(load_campaign(tmp_path / "my.yaml"), HERE, tmp_path / "runs" / "my").problems == []
+    assert {path: path.read_bytes() for path in ledger} == ledger
+    again = in_process(*words)
+    assert again.returncode == 2
+    assert "exists - expected a new name" in again.stderr

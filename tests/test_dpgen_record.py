@@ -40,7 +40,8 @@ def over(run_of_dpgen, tmp_path, monkeypatch):
 
 
 def test_every_frame_has_the_class_that_dpgen_gave_it(run_of_dpgen):
-    found = reselection.reselected(dpgen.read_folder(run_of_dpgen))
+    found, unread = reselection.reselected(dpgen.read_folder(run_of_dpgen))
+    assert unread == []
     assert [(one.iteration, one.system) for one in found] == [(0, 0), (1, 0), (1, 1)]
     assert all(one.is_same for one in found), [str(one) for one in found]
     totals = {kind: sum(len(one.ours[kind]) for one in found) for kind in reselection.LISTS}
@@ -51,7 +52,7 @@ def test_another_window_would_be_seen(run_of_dpgen, tmp_path):
     given = dpgen.read_folder(run_of_dpgen)
     moved = {**given.param, "model_devi_f_trust_hi": {"0": 0.2, "1": 0.3}}
     other = dpgen.DpgenFolder(given.folder, given.param_file, moved)
-    assert not all(one.is_same for one in reselection.reselected(other))
+    assert not all(one.is_same for one in reselection.reselected(other)[0])
 
 
 def test_its_labels_are_those_of_the_reference(over):
@@ -115,4 +116,4 @@ def test_the_record_can_be_made_anew(tmp_path, pytestconfig):
     assert done.returncode == 0, done.stdout + done.stderr
     with tarfile.open(tmp_path / "new.tar.xz") as archive:
         archive.extractall(tmp_path, filter="data")
-    assert all(one.is_same for one in reselection.reselected(dpgen.read_folder(tmp_path / "copper")))
+    assert all(one.is_same for one in reselection.reselected(dpgen.read_folder(tmp_path / "copper"))[0])

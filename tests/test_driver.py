@@ -198,7 +198,7 @@ def initial_data(campaign, folder):
             carry_out(station, store, 0, MACHINE)
             gather(station, store, 0, MACHINE)
     finally:
-        process.close_sessions()
+        end_sessions()
     return store
 
 
@@ -295,12 +295,12 @@ def test_a_driver_needs_no_stress_but_forces(tmp_path, slot, copper, monkeypatch
     monkeypatch.setenv("PYTHONPATH", str(ENGINES))
     md = ReferenceMD(n_steps=2, every=1)
     told = {"temperature_K": 300.0, "random_seed": 1, "slot": slot}
-    process.close_sessions()
+    end_sessions()
     frames, *_ = reference.molecular_dynamics(Driver(calculator="odd_calculators:NoStress"), copper[:1], md, **told)
     assert len(frames) == 3
     with pytest.raises(ConfigError, match=r"driver: odd_calculators:NoForces: .* expected energy and forces"):
         reference.molecular_dynamics(Driver(calculator="odd_calculators:NoForces"), copper[:1], md, **told)
-    process.close_sessions()
+    end_sessions()
 
 
 # --- driver: self -----------------------------------------------------------------------------------------------------

@@ -251,7 +251,7 @@ SHORT = {"stop__max_iterations": 1, "stop__min_frames": 10, "stop__min_walks": 1
 def test_a_campaign_of_packings_and_ramps_alone_is_run_and_exported(tmp_path):
     """Both at once: an amorphous start has no crystal, and a stage of ramps no constant temperature."""
     stage = STAGE | {"ramps_K": [[50, 100]], "start": "dataset"}
-    changes = SHORT | {"initial__systems": [PACKED], "explore__stages": [stage]}
+    changes = SHORT | {"initial__systems": [PACKED], "explore__stages": [stage], "final__compress": False}
     store, start = want_whole(tmp_path, changes)
     assert any(np.allclose(start.positions, frame) for part in store.dataset(0) for frame in part.positions)
     assert "temp 50 50" in (tmp_path / "m" / "in.lammps").read_text()

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import typer.main
 import yaml
+from ase import Atoms
 from ase.build import bulk
 from ase.io import write
 from campaigns import TESTS, TINY, command, environment, in_process, machine_file, tiny
@@ -166,7 +167,7 @@ def words(*typed):
 
 
 def in_allocation(*programs):
-    """Return what types `check` with a machine that wants srun where the PATH has these programs alone."""
+    """Return what types `check` with a machine that needs srun, with only these programs on the PATH."""
 
     def made(here):
         for name in programs:
@@ -221,7 +222,7 @@ def held(here):
 
 
 def other_crystal(here):
-    """A campaign whose crystal is another one since it was begun."""
+    """A campaign whose crystal file was replaced after it began."""
     write(here / "my.vasp", bulk("Cu", cubic=True))
     file = tiny(here / "my.yaml", initial__systems=[{"seed": "my.vasp", "supercell": [2, 2, 2]}])
     store = Store.create(here / "runs" / "copper", load_campaign(file))
@@ -272,7 +273,7 @@ def declared(here):
 
 
 def begun(here):
-    """A campaign that has just begun, of which models are wanted."""
+    """A campaign that has just begun, whose models are requested."""
     Store.create(here / "begun", load_campaign(TINY))
     return ("export", "begun", "--to", "models")
 
@@ -340,6 +341,27 @@ def crystal(change, **system):
         return campaign(initial__systems=[{"seed": "my.extxyz", **system}])(here)
 
     return made
+
+
+def glasses(change=None, formula="Na3PS4", file="my.extxyz"):
+    """Return what types a look at glasses that one has, after a change of the atoms."""
+
+    def made(here):
+        atoms = Atoms(formula, positions=3.0 * np.arange(24.0).reshape(8, 3), cell=(80.0, 80.0, 80.0), pbc=True)
+        if change is not None:
+            change(atoms)
+        atoms.write(here / "my.extxyz")
+        return ("benchmark", "--glasses", file, "--series", "na3ps4o", "--check")
+
+    return made
+
+
+def smoke(**settings):
+    """Return what sends a probe through a machine whose interpreter is not there: it has no engine to start."""
+    return lambda here: (
+        *("machine", "--smoke", "--machine"),
+        machine_file(here / "machine.yaml", python="/no/such/python", **settings),
+    )
 
 
 def nan(atoms):
@@ -524,6 +546,9 @@ FAULTS = {
     "launchpad-silent": written(SILENT, "doctor", "-l", "l.yaml", name="l.yaml"),
     "machine-init-taken": initialised,
     "machine-nothing": words("machine"),
+    "smoke-python": smoke(),
+    "smoke-slots": smoke(slots=999),
+    "smoke-disk": smoke(min_free_disk_GB=1e6),
     "worker-without-command": words("rlaunch", "-l", "my_launchpad.yaml"),
     "machine-preset": words("check", TINY, "--machine", "slurmm"),
     "allocation-none": in_allocation("srun"),
@@ -553,6 +578,16 @@ FAULTS = {
     "benchmark-nothing": words("benchmark", "sevennet_0", "--check"),
     "glass-atoms": words("glass", "sevennet_0", "--series", "na3ps4o", "--x", "0.15", "--atoms", "100", "--check"),
     "study-nothing": study(benchmark=None),
+    "glasses-missing": glasses(file="nosuch.extxyz"),
+    "glasses-no-study": glasses(file="."),
+    "glasses-unreadable": written(
+        *("2\nno cell\nNa 0 0\n", "benchmark", "--glasses", "my.extxyz", "--series", "na3ps4o", "--check"),
+        name="my.extxyz",
+    ),
+    "glasses-nan": glasses(nan),
+    "glasses-no-cell": glasses(lambda atoms: atoms.set_pbc((True, True, False))),
+    "glasses-overlap": glasses(lambda atoms: atoms.positions.__setitem__(1, atoms.positions[0] + 0.1)),
+    "glasses-composition": glasses(formula="Na4P2S2"),
     "study-options": words("benchmark", "emt", "--study", "study.yaml"),
     "parity-frames": study(benchmark={"parity": {"frames": "nosuch.extxyz"}}),
     "force-error-label": study(

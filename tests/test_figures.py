@@ -61,7 +61,7 @@ def single(tmp_path_factory):
 
 
 def texts(one):
-    """What stands on a sheet besides its panels, and in which ink."""
+    """The contents of a sheet apart from its panels, and their ink."""
     return {text.get_text(): text.get_color() for text in one.figure.texts}
 
 

@@ -44,7 +44,16 @@ def test_what_a_command_starts(command, ranks, cpus):
 
 @pytest.mark.parametrize(
     ("gres", "n"),
-    [("gpu:4", 4), ("gpu", 1), ("gpu:a100:2", 2), ("gpu:a100", 1), ("tmp:100,gpu:2", 2), ("3", 3), ("fpga:1", None)],
+    [
+        ("gpu:4", 4),
+        ("gpu", 1),
+        ("gpu:a100:2", 2),
+        ("gpu:a100", 1),
+        ("gpu:1080ti:4", 4),
+        ("tmp:100,gpu:2", 2),
+        ("3", 3),
+        ("fpga:1", None),
+    ],
 )
 def test_gpus_of_a_request(gres, n):
     assert n_gpus(gres) == n
@@ -74,6 +83,11 @@ def test_gpus_of_a_request(gres, n):
             None,
             {"slots": 4, "queue": {"gres": "gpu:2", "cpus_per_task": 4}, "launcher": "srun --exact --gpus-per-task=1"},
             "cpu.slots: 4 slots, whose launcher takes 1 GPU for each, .* - write slots: 2",
+        ),
+        (
+            None,
+            {"slots": 1, "queue": {"gres": "gpu:2", "cpus_per_task": 4}, "launcher": "srun --exact --gpus=4"},
+            "cpu.launcher: takes 4 GPUs for each task, and a job asks for 2 .* - ask for more, or take fewer",
         ),
     ],
 )

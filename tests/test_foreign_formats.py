@@ -48,7 +48,7 @@ def truth():
 
 @pytest.fixture(scope="module")
 def one_cell(truth):
-    """The same three steps, labelled anew, in one cell: what a run at constant volume is."""
+    """The same three steps with new labels in one cell, as in a run at constant volume."""
     images = computed()
     for image in images:
         image.set_cell(images[0].cell)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase.io import read
+from campaigns import end_sessions
 from typer.testing import CliRunner
 
 from activelearn import glass
@@ -92,7 +93,7 @@ def worker():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LD_LIBRARY_PATH", deepmd.library_environment(None)["LD_LIBRARY_PATH"])
         yield
-        process.close_sessions()
+        end_sessions()
 
 
 def carried_out(study, folder, machine=None):

@@ -29,7 +29,7 @@ from activelearn.cli import app, say_page
 from activelearn.config import Machine
 from activelearn.frames import Frames, make_origin
 from activelearn.page import document, products, shots, svg
-from activelearn.page.landscape import ORIGINS, principal
+from activelearn.page.landscape import ORIGINS, landscape_of, principal
 from activelearn.page.markup import Html, Numbers, joined, table, tag
 from activelearn.page.pictures import costs, errors, exploration, glasses, structures, training
 from activelearn.page.shots import Shot
@@ -287,6 +287,26 @@ def test_ticks_of_a_logarithmic_axis_are_powers_of_ten():
     assert svg.log_ticks(1e-6, 1.0) == pytest.approx([10.0**p for p in range(-6, 1)])
 
 
+def test_a_point_that_is_no_number_is_not_drawn():
+    """The P99 of a record of an earlier version is NaN: it would lie on the axis, as an error of zero."""
+    plot = svg.Plot(svg.Axis("x", 0.0, 2.0), svg.Axis("y", 0.0, 1.0), "errors")
+    plot.points(np.array([0.0, 1.0, 2.0]), np.array([0.5, np.nan, 0.25]), "f0", ["a", "b", "c"])
+    assert [told for told in "abc" if f"<title>{told}</title>" in plot.svg()] == ["a", "c"]
+    log = svg.Plot(svg.Axis("x", 0.0, 2.0), svg.Axis("y", 0.1, 1.0, is_log=True), "errors")
+    log.points(np.array([0.0, 1.0]), np.array([0.5, 0.0]), "f0", ["a", "b"])
+    assert "<title>b</title>" not in log.svg()
+
+
+@pytest.mark.parametrize(
+    ("value", "label"),
+    [(150_000.0, "1.5e5"), (250_000.0, "2.5e5"), (4e6, "4e6"), (50_000.0, "50000"), (2.5e-4, "2.5e-4"), (0.0, "0"),
+     (-3e6, "-3e6"), (1.225e6, "1.225e6"), (0.02, "0.02")],
+)  # fmt: skip
+def test_a_tick_is_labelled_with_its_value(value, label):
+    assert svg.compact(value) == label
+    assert float(label) == value
+
+
 def test_a_value_is_where_its_share_of_the_axis_is():
     axes = svg.Axis("x", 0.0, 10.0), svg.Axis("y", 0.01, 1.0, is_log=True)
     plot = svg.Plot(*axes, "toy", width=100 + 84, height=100 + 58)
@@ -375,6 +395,28 @@ def test_a_real_data_set_is_seen_in_the_plane_with_what_it_starts_from(quickstar
     (start,) = seen.starts
     assert start.frame.formula in start.said
     assert len(start.frame) == 1
+
+
+@pytest.mark.parametrize(("own", "origin"), [(None, "rescued"), (8.0, "from the window")])
+def test_a_frame_is_rescued_by_the_window_of_the_stage_that_walked_it(quickstart, monkeypatch, own, origin):
+    """Its deviation is 6 eV/Å, and the pass was judged by 5 eV/Å; the stage may have its own f_hi."""
+    store = Store.open(quickstart)
+    first, walked = store.iterations()[:2]
+    walked = walked.model_copy(update={"labelling": walked.labelling.model_copy(update={"labelled": 1})})
+    initial, walk = store.training(0), store.plan("explore", 1).tasks[0]
+    found = initial[0][:1].origin.copy()
+    found["walk"], found["max_devi_f"] = walk.id, 6.0
+    frames = [replace(initial[0][:1], origin=found)]
+    campaign = store.campaign(1)
+    stages = tuple(
+        one.model_copy(update={"f_hi": own if one.name == walk.parameters["stage"] else one.f_hi})
+        for one in campaign.explore.stages
+    )
+    asked = campaign.model_copy(update={"explore": campaign.explore.model_copy(update={"stages": stages})})
+    monkeypatch.setattr(store, "training", lambda k: frames if k else initial)
+    monkeypatch.setattr(store, "campaign", lambda _: asked)
+    drawn = landscape_of(store, asked, (first, walked))
+    assert [ORIGINS[k] for k in drawn.origin[drawn.iteration == 1]] == [origin]
 
 
 def test_frames_that_were_chosen_and_not_added_are_shown_with_the_reason(quickstart, monkeypatch):
@@ -531,7 +573,7 @@ def test_a_page_that_cannot_be_made_stops_no_run(quickstart, monkeypatch, capsys
     assert capsys.readouterr().out == f"no page of {quickstart.name}: division by zero\n"
     assert not (quickstart / "report.html").exists()
     say_page(quickstart, Machine(report=False))
-    assert capsys.readouterr().out == "", "and none was wanted"
+    assert capsys.readouterr().out == "", "and none was requested"
 
 
 @pytest.mark.parametrize("is_last", [True, False])
@@ -611,11 +653,11 @@ def test_a_campaign_of_the_size_of_a_paper_has_a_small_page_that_is_soon_written
 
 
 @pytest.mark.engines
-def test_a_run_ends_with_its_page_unless_the_machine_wants_none(tmp_path):
-    folder, machine = tmp_path / "run", machine_file(tmp_path / "machine.yaml", slots=2)
-    done = cli("run", TINY, "--folder", folder, "--machine", machine, cwd=tmp_path)
+def test_a_run_ends_with_its_page_unless_the_machine_wants_none(ended, tmp_path):
+    done = ended[1]
     assert done.returncode in {0, 3}, done.stderr
-    assert "page: run/report.html; " in done.stdout
+    assert "page: c/report.html; " in done.stdout
+    folder = shutil.copytree(ended[0], tmp_path / "run")
     assert done.stdout.index("page: ") < done.stdout.index("next: "), "what to do next stands last"
     read = Read((folder / "report.html").read_text(encoding="utf-8"))
     assert read.wrong == []

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from campaigns import SMALL, cli, dataset_summary, environment, machine_file
+from campaigns import SMALL, beside, cli, dataset_summary, environment, machine_file
 
 from activelearn import trees
 from activelearn.check import check
@@ -351,7 +351,7 @@ def test_a_process_that_cannot_be_seen_from_here_is_not_gone_for_sure(key):
 
 
 def test_segments_of_earlier_versions_stay_and_their_compacted_ones_are_merged(tmp_path):
-    """Nobody knows whether they are written to any more; all labels are found all the same."""
+    """Whether they are still written to is unknown; all labels are found nevertheless."""
     unpack("campaign", tmp_path)
     labels = tmp_path / "campaign" / "labels"
     (old,) = labels.glob("*.seg")
@@ -400,7 +400,7 @@ def test_a_folder_of_a_newer_version_is_refused_in_a_sentence(tmp_path, command)
         "export": ("export", folder, "--to", tmp_path / "models"),
         "labels": ("labels", "list", folder),
     }
-    done = cli(*words[command], cwd=tmp_path)
+    done = beside(*words[command], cwd=tmp_path)
     assert done.returncode == 1, done.stdout
     assert f"has format {FORMAT + 1}, written by activelearn 9.0" in done.stderr
     assert "pip install --upgrade activelearn" in done.stderr
@@ -462,7 +462,7 @@ def test_a_campaign_of_3afdc58_is_read(tmp_path):
     folder = unpack("campaign", tmp_path)
     assert format_of(folder) == 0
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    done = cli("status", folder, "--json", cwd=tmp_path)
+    done = beside("status", folder, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert [iteration["index"] for iteration in found["iterations"]] == [0, 1]

@@ -1,11 +1,15 @@
 """Labels from elsewhere: copies in other formats, physics that cannot be, names that are not ASE's, torn files."""
 
+import bz2
+import gzip
+import lzma
+import os
 import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from ase import units
+from ase import Atoms, units
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from conftest import rattled_copper
@@ -45,7 +49,7 @@ def imported(folder, *paths, identity=PBE, **options):
 
 
 def turned(frames, *, order=None, shift=0.0, digits=None):
-    """The same frames in lower-triangular cells, with atoms in another order, wrapped anew and rounded."""
+    """The same frames in lower-triangular cells, with atoms in another order, wrapped again and rounded."""
     lower = np.linalg.cholesky(frames.cell @ frames.cell.transpose(0, 2, 1))
     turn = np.linalg.solve(frames.cell, lower)
     order = list(range(frames.n_atoms)) if order is None else order
@@ -100,7 +104,7 @@ def test_neighbours_in_a_trajectory_and_rattled_crystals_are_no_copies(tmp_path)
 
 
 def test_what_overlaps_is_one_trajectory_and_is_never_split(tmp_path, walk):
-    """Another file has half of the frames once more, turned, and goes on."""
+    """Another file repeats half of the frames, rotated, and continues."""
     other = turned(walk[8:], order=[7, 0, 2, 1, 3, 6, 4, 5])
     unrelated = replace(rattled_copper(3), origin=make_origin(3, walk="unrelated"))
     n, counts, _ = imported(
@@ -145,7 +149,11 @@ def test_what_overlaps_with_the_ledger_joins_the_trajectory_there(tmp_path, walk
         (lambda f: {"cell": f.cell / 10, "positions": f.positions / 10}, physics.IMPOSSIBLE, "volume per atom, Å^3"),
         (lambda f: {"positions": np.where(np.eye(8)[1][:, None], f.positions[:, :1], f.positions)}, physics.ON_TOP,
          "atoms 0 and 1 (Cu, Cu) 0 Å apart"),
-        (lambda f: {"forces": f.forces * (np.arange(8) > 3)[:, None]}, physics.NET_FORCE, "eV/Å per atom remain, with"),
+        (lambda f: {"forces": f.forces + 3.0 * (np.arange(8) > 3)[:, None]}, physics.NET_FORCE, "per atom remain"),
+        (lambda f: {"forces": f.forces * (np.arange(8) > 3)[:, None]}, physics.FIXED, "4 atoms have none at all, and "),
+        (lambda f: {"forces": f.forces * (np.arange(8) > 0)[:, None]}, physics.FIXED, "1 atom has none at all, and "),
+        (lambda f: {"energy": np.zeros(16)}, physics.ZERO_ENERGY, "eV/Å is the largest force"),
+        (lambda f: {"forces": np.zeros_like(f.forces)}, physics.ZERO_FORCES, "8 atoms"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_true_is_refused_with_its_number(tmp_path, walk, change, reason, words):
@@ -209,6 +217,39 @@ def test_a_virial_that_is_not_symmetric_is_damaged(walk):
     virial[2, 0] = virial[2, 1]
     found = physics.judged([Read("", replace(walk, virial=virial)[k]) for k in range(4)])
     assert [one.reason for one in found] == [None, None, "damaged", None]
+
+
+@pytest.mark.parametrize("kind", ["crystal", "one displaced", "one out of reach of the others"])
+def test_atoms_without_a_force_by_symmetry_or_by_distance_are_never_refused(kind):
+    image = bulk("Cu", cubic=True, a=3.7).repeat(4 if kind == "one displaced" else 1)
+    if kind == "one displaced":
+        image.positions[0, 0] += 0.2
+    elif kind == "one out of reach of the others":
+        image = image[:3] + Atoms("Cu", [[15.0, 15.0, 15.0]])
+        image.set_cell([30.0] * 3)
+        image.pbc = True
+    image.calc = EMT()
+    image.get_stress()
+    frame = Frames.from_ase([image])
+    forces = frame.forces.round(6)
+    assert not forces.any(axis=2).all()
+    assert physics.judged([Read("", replace(frame, forces=forces))])[0].reason is None
+
+
+@pytest.mark.parametrize("pack", [gzip.open, bz2.open, lzma.open, open])
+@pytest.mark.parametrize("name", ["x.extxyz", "X.EXTXYZ"])
+def test_a_byte_order_mark_and_capitals_in_a_name_cost_nothing(tmp_path, walk, pack, name):
+    ending = {gzip.open: ".gz", bz2.open: ".bz2", lzma.open: ".xz", open: ""}[pack]
+    path = tmp_path / (name + (ending.upper() if name.isupper() else ending))
+    with pack(path, "wt", encoding="utf-8-sig") as file:
+        file.write(extxyz(tmp_path, walk, "plain").read_text().replace("\n", "\r\n"))
+    assert imported(tmp_path, path)[:2] == (16, {})
+
+
+def test_a_pipe_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "x.extxyz")
+    with pytest.raises(ConfigError, match=r"x.extxyz: a pipe or a device - expected a file or a folder"):
+        imported(tmp_path, tmp_path / "x.extxyz")
 
 
 def test_a_set_of_displacements_has_no_copies_and_takes_no_time(tmp_path):
@@ -319,6 +360,25 @@ def test_raw_text_of_deepmd_is_read(tmp_path, copper):
     assert imported(tmp_path, tmp_path / "d")[:2] == (3, {})
     (system / "force.raw").write_text("1 2 3\n")
     with pytest.raises(ConfigError, match=r"force.raw: 1 frames of 3 numbers - expected 3 of 12, as coord.raw has"):
+        imported(tmp_path, tmp_path / "d")
+
+
+def test_a_deepmd_system_may_begin_with_a_byte_order_mark(tmp_path, copper):
+    (system,) = write_deepmd([copper], tmp_path / "d", ["Cu"])
+    for name in ("type_map.raw", "type.raw"):
+        (system / name).write_text((system / name).read_text(), encoding="utf-8-sig")
+    assert imported(tmp_path, tmp_path / "d")[:2] == (3, {})
+
+
+@pytest.mark.parametrize(("name", "width"), [("fparam", 1), ("aparam", 4), ("spin", 12)])
+def test_energies_that_depend_on_more_than_the_structure_are_of_one_import_only_if_that_is_the_same(
+    tmp_path, copper, name, width
+):
+    (system,) = write_deepmd([copper], tmp_path / "d", ["Cu"])
+    np.save(system / "set.000" / f"{name}.npy", np.full((3, width), 0.5))
+    assert imported(tmp_path, tmp_path / "d")[:2] == (3, {})
+    np.save(system / "set.000" / f"{name}.npy", np.linspace(0.0, 1.0, 3 * width).reshape(3, width))
+    with pytest.raises(ConfigError, match=f"{name}.npy: frames with different {name} - expected the same in all"):
         imported(tmp_path, tmp_path / "d")
 
 

@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from campaigns import SMALL, cli, end_sessions, machine_file, run_plain, tiny
+from campaigns import SMALL, beside, cli, end_sessions, machine_file, run_plain, tiny
 
 from activelearn import ending, export, final_models, learning, loop, prediction, show, status, study
 from activelearn.config import Machine
@@ -137,7 +137,7 @@ def test_what_cannot_be_compared_says_so():
 
 
 def run_on(store):
-    """Go on with a campaign through the plain loop in this process."""
+    """Continue a campaign by the plain loop in this process."""
     process.allow_engines()
     try:
         loop.run_campaign(store, MACHINE)
@@ -223,7 +223,7 @@ class TestFinalModelsThatAreWorse:
     def test_those_of_the_loop_are_exported_and_why_is_said(self, worse, tmp_path):
         store, _ = worse
         explored = store.iterations()[-1].ensemble
-        done = cli("export", store.folder, "--to", tmp_path / "to", cwd=tmp_path)
+        done = beside("export", store.folder, "--to", tmp_path / "to", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert sums_in(tmp_path / "to") == [member.sha256 for member in explored.members]
         assert (tmp_path / "to" / "compressed-1.pb").is_file(), "ready to be used, as any final model"
@@ -242,7 +242,7 @@ class TestFinalModelsThatAreWorse:
         machine = machine_file(tmp_path / "machine.yaml")
         done = cli("run", campaign, "--folder", folder, "--machine", machine, cwd=tmp_path)
         assert done.returncode == 3, done.stderr
-        shown = cli("status", folder, cwd=tmp_path)
+        shown = beside("status", folder, cwd=tmp_path)
         for said in (done.stdout, shown.stdout):
             assert "final models (2 steps) are worse than those of iteration 1" in said
         found = status.as_dict(Store(folder))["final"]
@@ -259,7 +259,7 @@ class TestFinalModelsThatAreWorse:
         done = cli("run", told, "--folder", folder, "--machine", machine, "--accept-changes", cwd=tmp_path)
         assert done.returncode == 3, done.stderr
         assert "final.keep takes effect immediately" in done.stdout
-        assert "the final models are kept all the same" in done.stdout
+        assert "the final models are kept nevertheless" in done.stdout
         assert {path: path.stat().st_mtime_ns for path in (folder / "models").iterdir()} == before
         export.export(Store(folder), tmp_path / "to")
         assert sums_in(tmp_path / "to") == [member.sha256 for member in trained]
@@ -279,7 +279,7 @@ class TestFinalModelsThatAreWorse:
         assert not ending._is_asked_anew(store, 1, told)
 
     def test_a_folder_of_an_older_version_keeps_what_it_trained(self, worse, tmp_path):
-        """It has no second set; the comparison is said all the same."""
+        """It has no second set, but the comparison is reported."""
         store = Store(shutil.copytree(worse[0].folder, tmp_path / "c"))
         final = store.result("final", 1, Ensemble)
         file = store.sealed("final", 1)
@@ -288,7 +288,7 @@ class TestFinalModelsThatAreWorse:
         found = final_models.chosen(Store(store.folder), 1)
         assert found.ensemble.members == final.members
         assert (found.is_of_loop, found.is_worse) == (False, True)
-        assert "the final models are kept all the same" in found.said[0]
+        assert "the final models are kept nevertheless" in found.said[0]
 
 
 @pytest.mark.engines

@@ -26,7 +26,7 @@ def one_stage(campaign, **stop):
 
 
 def walk_pass(store, campaign, iteration, n_candidates, *, stages=("cold",), n_walks=9, n_frames=41, seal=True):
-    """Walk a pass with `n_candidates` in it (one a walk at the most), gather it and seal it."""
+    """Walk a pass with `n_candidates` in it (at most one per walk), gather it and seal it."""
     if iteration not in store.opened_iterations():
         store.open_iteration(iteration, campaign)
     walks = [
@@ -255,7 +255,7 @@ def test_a_changed_campaign_is_walked_as_a_whole(joined):
     assert (found.n_pooled, found.judged.candidate) == (2, 3), "what was found before is not forgotten"
 
 
-@pytest.mark.parametrize("change", [{"description": "told anew"}, {"stop": {"max_iterations": 99}}])
+@pytest.mark.parametrize("change", [{"description": "reported again"}, {"stop": {"max_iterations": 99}}])
 def test_what_does_not_bear_on_a_verdict_wakes_no_stage(joined, change):
     store, campaign = joined
     if "stop" in change:
@@ -386,7 +386,7 @@ def test_the_next_stage_does_not_join_a_quiet_pass_of_models_that_learnt_nothing
 
 
 def test_a_bound_of_passes_does_not_end_a_pass_of_models_that_learnt_nothing(once, monkeypatch):
-    """Quiet by itself and not with the pass before: trained for longer as it is told, the campaign goes on."""
+    """Quiet alone, but not with the previous pass: trained for longer, as advised, the campaign continues."""
     store, campaign = once
     seal_ensemble(store, 1, trained_in=0)
     first = campaign.explore.stages[0].model_copy(update={"max_passes": 2})

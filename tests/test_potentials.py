@@ -122,7 +122,7 @@ def test_a_pair_style_has_statics_by_the_same_lines():
         ({"ase": CALCULATOR, "functional": "PBE"}, "functional next to ase - expected it inside `ase`"),
         ({"lammps": STYLE}, "expected functional (PBE, r2SCAN, none ...) and includes_dispersion"),
         ({"lammps": STYLE, "functional": "PBE"}, "and includes_dispersion (true or false)"),
-        ({"ase": {"calculator": "a.b:C", "includes_dispersion": False}}, "missing - expected The functional"),
+        ({"ase": {"calculator": "a.b:C", "includes_dispersion": False}}, "missing - expected the functional"),
         # dispersion once, with the parameters of the functional
         ({"ase": {**CALCULATOR, "includes_dispersion": True, "d3": {}}}, "dispersion once, not twice"),
         ({"ase": {**CALCULATOR, "functional": "r2SCAN", "d3": {}}}, "d3.method PBE on functional r2SCAN - expected D3"),

@@ -14,12 +14,15 @@ from pathlib import Path
 import pytest
 import yaml
 from campaigns import in_process
+from fireworks.queue.queue_adapter import QueueAdapterBase
 from fireworks.user_objects.queue_adapters.common_adapter import CommonAdapter
 from pydantic import ValidationError
 
 from activelearn.config import Machine, Queue, load_machine
 from activelearn.config.machine import n_cpus
 from activelearn.engines.process import Slot
+from activelearn.errors import ConfigError
+from activelearn.workflow import worker
 from activelearn.workflow.doctor.picture import Picture
 from activelearn.workflow.queues import jobs_of, queue_keys
 from activelearn.workflow.site import initialise
@@ -132,6 +135,18 @@ def test_fireworks_counts_the_jobs_of_a_queue(system, program, listing, programs
     assert adapter_of(site.folder).get_njobs_in_queue(username="me") == 2
 
 
+def test_jobs_of_a_user_whose_name_qstat_cuts_are_counted(programs, tmp_path, monkeypatch):
+    """As FireWorks counts, there are none: more are submitted than `qlaunch -m` allows."""
+    listing = PBS_QSTAT.replace(" me       ", " cyclead* ")
+    programs("qstat", f"#!/bin/sh\ncat <<'END'\n{listing.rstrip()}\nEND\n")
+    adapter = adapter_of(initialise(str(profile(tmp_path / "cluster", "pbs"))).folder)
+    assert adapter.get_njobs_in_queue(username="cycleadmin") == 0
+    for owner, name in ((CommonAdapter, "_parse_njobs"), (QueueAdapterBase, "get_script_str")):
+        monkeypatch.setattr(owner, name, getattr(owner, name))  # put back after the test
+    worker._cure([])
+    assert adapter.get_njobs_in_queue(username="cycleadmin") == 2
+
+
 def test_jobs_that_have_ended_are_not_among_those_that_wait():
     torque = """Job ID                    Name             User            Time Use S Queue
 ------------------------- ---------------- --------------- -------- - -----
@@ -175,8 +190,8 @@ def test_the_preset_is_written_and_its_folder_says_what_to_type(system, tmp_path
     ("queue", "said"),
     [
         ({"system": "pbs"}, "partition: null - expected the name of a queue of pbs"),
-        ({"system": "lsf", "partition": "q", "qos": "high"}, "qos: high - expected none, for lsf"),
-        ({"system": "pbs", "partition": "q", "gres": "fpga:1"}, "gres: fpga:1 - expected GPUs alone"),
+        ({"system": "lsf", "partition": "q", "qos": "high"}, "qos: high - expected null, since lsf"),
+        ({"system": "pbs", "partition": "q", "gres": "fpga:1"}, "gres: fpga:1 - expected only GPUs"),
         ({"system": "sge", "partition": "q"}, "Input should be 'slurm', 'pbs', 'torque' or 'lsf'"),
     ],
 )
@@ -241,3 +256,24 @@ def test_slots_take_the_gpus_of_the_job_and_not_the_first_of_the_node(visible, g
     machine = Machine(gpus=gpus, slots=2 * len(gpus))
     own = [Slot(machine, tmp_path, index=i).own["CUDA_VISIBLE_DEVICES"] for i in range(2 * len(gpus))]
     assert own == 2 * used
+
+
+def test_ranks_that_do_not_divide_by_the_nodes_have_room_on_them():
+    asked = queue_keys(Queue(system="pbs", partition="x", nodes=2, ntasks=3, cpus_per_task=4))
+    assert asked["resources"] == "select=2:ncpus=6:mpiprocs=2"
+
+
+@pytest.mark.parametrize(
+    ("walltime", "said"),
+    [
+        ("00:00:00", "00:00:00 is no time at all - expected one that a job can run in, such as 24:00:00"),
+        ("0-00:00:00", "0-00:00:00 is no time at all"),
+        ("24:60:00", "places.cpu.queue.walltime: got '24:60:00' - expected a text that fits"),
+        ("24:00:99", "places.cpu.queue.walltime: got '24:00:99' - expected a text that fits"),
+    ],
+)
+def test_a_time_that_no_job_can_have_is_refused(tmp_path, walltime, said):
+    file = tmp_path / "m.yaml"
+    file.write_text(f"places: {{cpu: {{queue: {{system: pbs, partition: cpu, walltime: '{walltime}'}}}}}}\n")
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        load_machine(str(file))

@@ -79,7 +79,7 @@ def test_what_rescuing_cannot_mend_stops_with_exit_3_and_names_what_to_change(re
 
 
 def test_after_a_change_it_goes_on(rescued, tmp_path):
-    """The message says: change this and run again. So the change must let it go on; a change of nothing does not."""
+    """The message says: change this and run again. So the change must let it continue; without a change it does not."""
     shutil.copytree(rescued[0].folder, tmp_path / "c")
     store = Store(tmp_path / "c")
     assert loop.next_phase(store) is None

@@ -73,7 +73,7 @@ def test_a_command_is_ended_when_it_has_done_enough_and_what_it_left_with_it(tmp
 
 
 def test_what_is_interrupted_leaves_no_daemon_behind(tmp_path):
-    """The race goes on in another folder while a daemon of DP-GEN would still work."""
+    """The race continues in another folder while a daemon of DP-GEN would still work."""
     daemon = "open('part', 'w').write(str(os.getpid())); os.rename('part', 'pid')"
     code = f"import os, time\nif not os.fork():\n os.setsid()\n if not os.fork(): {daemon}\ntime.sleep(300)"
 

@@ -339,7 +339,7 @@ def test_a_coordinate_off_its_special_position_is_refused(facts, tmp_path):
     said = refusal(spoilt(facts, tmp_path))
     assert "seed Na3PS4_P-421c: sites.0: Na at (0.1, 0.5, 0.92066) has an orbit of 8 atoms" in said
     assert "expected 4 (Wyckoff 4d)" in said
-    assert said.endswith("compare x, y, z and hall_number with the source, then give the same command again")
+    assert said.endswith("compare x, y, z and hall_number with the source, then run the same command again")
 
 
 def test_a_hall_number_of_another_group_is_refused(facts, tmp_path):
@@ -521,6 +521,26 @@ def test_a_partly_occupied_site_is_refused(tmp_path):
     (tmp_path / "split.cif").write_text(text.replace("1.0000\n", "0.5000\n"), encoding="utf-8")
     with pytest.raises(ConfigError, match="partly occupied sites - expected an ordered model"):
         load_structure("split.cif", tmp_path)
+
+
+@pytest.mark.parametrize("share", ["?", ".", "1.000(2)"])
+def test_an_occupancy_that_is_not_given_is_one(tmp_path, share):
+    write(tmp_path / "cu.cif", bulk("Cu", cubic=True))
+    text = (tmp_path / "cu.cif").read_text(encoding="utf-8")
+    (tmp_path / "cu.cif").write_text(text.replace("1.0000\n", f"{share}\n"), encoding="utf-8")
+    assert len(load_structure("cu.cif", tmp_path)) == 4
+
+
+@pytest.mark.parametrize(("share", "is_taken"), [(1.0, True), (0.0, True), (0.5, False)])
+def test_occupancies_of_a_pdb_file_count_as_those_of_a_cif(tmp_path, share, is_taken):
+    image = bulk("Cu", cubic=True)
+    image.set_array("occupancy", np.full(4, share))
+    write(tmp_path / "cu.pdb", image)
+    if is_taken:
+        assert len(load_structure("cu.pdb", tmp_path)) == 4
+        return
+    with pytest.raises(ConfigError, match=r"cu\.pdb: partly occupied sites - expected an ordered model"):
+        load_structure("cu.pdb", tmp_path)
 
 
 #: beta-Na3PS4 as a database has it: Na on a split site, a quarter full.

@@ -490,7 +490,7 @@ def test_diverse_picks_keep_away_from_those_of_earlier_iterations(store, campaig
 
 
 def test_frames_chosen_without_descriptor_get_theirs_once(store, campaign, copper):
-    """The initial data: described when a diverse pick first wants it, in a file beside it."""
+    """The initial data: described when a diverse pick first needs it, in a file next to it."""
     store.seal_frames(store.chosen_file(0), [copper[:2], copper[2:]])
     found = anchors(campaign, store, 1)
     assert np.array_equal(found, descriptor.of_frames(copper, ("Cu",)))

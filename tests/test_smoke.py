@@ -24,7 +24,7 @@ from activelearn.errors import ConfigError, EngineError
 from activelearn.workflow import EmbeddedLaunchPad
 from activelearn.workflow.smoke import sent
 
-#: At `cpu` nothing wants deepmd-kit, so a look at it takes a moment.
+#: At `cpu` nothing needs deepmd-kit, so a probe takes a moment.
 CPU = dict.fromkeys(("prepare", "initial", "label", "light"), "cpu")
 
 SEVENNET = {"trainer": "sevennet", "n_members": 2, "n_steps": 6}
@@ -259,11 +259,14 @@ def test_forces_of_a_place_are_those_of_the_login_node(login, tmp_path):
 
 @pytest.mark.engines
 def test_other_forces_are_a_problem_that_names_what_differs(login, tmp_path, monkeypatch):
-    """The first are evaluated; what is said of others needs no evaluation of its own."""
+    """The first are evaluated; what is said of others needs no evaluation of its own, and no other start of LAMMPS."""
     same = Standard.read(login).versions
-    (problem,) = at_gpu(disturbed(login, tmp_path / "a", force_eV_A=2e-5), tmp_path).problems
+    seen = at_gpu(disturbed(login, tmp_path / "a", force_eV_A=2e-5), tmp_path)
+    (problem,) = seen.problems
     assert "forces differ by 2.0e-05 eV/Å" in problem
     assert "same versions; devices" in problem
+    assert " 20" in seen.lammps
+    monkeypatch.setattr(smoke, "_start_lammps", lambda *_, **__: {"lammps": seen.lammps})
     monkeypatch.setattr(agreement, "_forces", lambda *_: np.array(Standard.read(login).forces))
     other = {**same, "numpy": "1.0.1"}
     (problem,) = at_gpu(disturbed(login, tmp_path / "b", force_eV_A=-1.0, versions=other), tmp_path).problems
@@ -405,6 +408,15 @@ def test_a_job_that_waits_in_the_queue_is_named_with_its_number(launchpad, tmp_p
         said = jobs.wait(0.0)
     assert "job 4711 has not reported" in said["cpu"]
     assert "squeue -j 4711" in said["cpu"]
+
+
+def test_a_job_that_waits_is_shown_by_the_program_of_its_batch_system(launchpad, tmp_path):
+    machine = Machine(places={"cpu": {"queue": {"system": "lsf", "partition": "night"}}})
+    with sent(machine, launchpad, tmp_path, tmp_path / "my_launchpad.yaml") as jobs:
+        _, launch_id = launchpad.reserve_fw(FWorker(category="cpu"), str(tmp_path))
+        launchpad.set_reservation_id(launch_id, "4711")
+        said = jobs.wait(0.0)
+    assert "bjobs 4711: either" in said["cpu"]
 
 
 def test_a_node_whose_clock_is_off_is_said(launchpad, tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ from activelearn.config.yaml12 import dump
 from activelearn.errors import ConfigError, Damaged, FolderHeld, StoreError
 from activelearn.frames import FrameLabel, dataset_sha256
 from activelearn.records import Explored, Task
-from activelearn.store import Claim, Lease, Ledger, LedgerWriter, Store
+from activelearn.store import Claim, Lease, Ledger, LedgerWriter, Store, verify
 from activelearn.store import locks as locks_module
 from activelearn.store.files import (
     HOST,
@@ -95,7 +95,7 @@ def test_of_many_writers_at_once_one_wins(tmp_path):
 @pytest.mark.parametrize(
     ("number", "reason"),
     [
-        (errno.ENOSPC, "the disk is full - free some space, then give the same command again; nothing is lost"),
+        (errno.ENOSPC, "the disk is full - free some space, then run the same command again; nothing is lost"),
         (errno.EDQUOT, "the disk quota is used up"),
         (errno.EROFS, "the file system is read-only - mount it writable"),
         (errno.EACCES, "permission denied - make the folder writable"),
@@ -230,6 +230,18 @@ def test_a_campaign_that_another_version_wrote_without_the_keys_of_this_one_is_t
     store.open_iteration(1, other)
     with pytest.raises(StoreError, match=r"campaign/001\.yaml: gone"):
         Store.open(store.folder).latest_campaign()
+
+
+def test_accepted_campaigns_that_were_swapped_are_told_of(store, campaign):
+    """Each is whole, and the last of them would be that of the next iteration."""
+    store.accept(campaign.model_copy(update={"select": campaign.select.model_copy(update={"f_lo": 0.2})}))
+    first, second = store.campaign_files()
+    old, new = first.read_bytes(), second.read_bytes()
+    first.write_bytes(new)
+    second.write_bytes(old)
+    with pytest.raises(Damaged, match=r"campaign/001\.yaml: damaged \(it is number 000 of the campaigns"):
+        Store.open(store.folder).latest_campaign()
+    assert any("campaign/000.yaml: damaged (it is number 001" in line for line in verify(store).problems)
 
 
 def test_an_accepted_change_is_for_iterations_to_come(store, campaign):
@@ -432,7 +444,7 @@ def test_failures_are_counted_by_session(store):
 
 
 def test_sweep_takes_temporaries_and_scratch_and_nothing_else(store, machine):
-    kept = [store.folder / ".gitignore", store.folder / "iter-001" / ".hidden", store.folder / "claims" / "c.json"]
+    kept = [store.folder / ".gitignore", store.folder / "iter-001" / ".hidden", store.folder / "claims" / "c.txt"]
     for path in kept:
         path.parent.mkdir(exist_ok=True)
         path.write_text("mine")
@@ -445,6 +457,7 @@ def test_sweep_takes_temporaries_and_scratch_and_nothing_else(store, machine):
         path.write_text("half")
     scratch = store.scratch(machine, "001", "a")
     (scratch / "log").write_text("x")
+    assert store.claim("explore", 1, tasks("b")[0]).acquire(), "of a worker that is alive"
     before = {path for path in store.folder.rglob("*") if path.is_file()}
     store.sweep(machine)
     after = {path for path in store.folder.rglob("*") if path.is_file()}
@@ -644,14 +657,13 @@ def test_a_heartbeat_keeps_a_claim_fresh(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", '{"host": "x"'])
-def test_half_a_lock_file_is_stale_when_it_is_old(tmp_path, content):
-    path = tmp_path / "a.json"
+def test_a_damaged_lock_file_holds_nothing(tmp_path, content):
+    """It appears complete, so only a failing disk damages it; a driver that is alive takes its lease for lost."""
+    path = tmp_path / "lease.json"
     path.write_text(content)
-    assert not Claim(path).acquire()
-    os.utime(path, (1.0, 1.0))
-    claim = Claim(path)
-    assert claim.acquire()
-    assert claim.holder()["token"] == claim.token
+    with Lease(tmp_path) as lease:
+        assert lease.claim.is_ours()
+        assert not list(tmp_path.glob(".broken*"))
 
 
 def test_a_fresh_lock_taken_by_mistake_is_put_back(tmp_path):
@@ -739,7 +751,7 @@ def test_a_session_says_when_its_driver_lived(tmp_path, monkeypatch):
     with Lease(tmp_path) as lease:
         os.utime(lease.claim.path, (1.0, 1.0))
         time.sleep(0.3)
-        assert lease.claim.path.stat().st_mtime > 1.0, "the heartbeat goes on by itself"
+        assert lease.claim.path.stat().st_mtime > 1.0, "the heartbeat continues by itself"
     assert before <= float(lease.session.read_text()) <= time.time()
     assert lease.session.stat().st_mtime >= before + 0.25
 
@@ -1003,7 +1015,7 @@ def test_an_empty_or_missing_folder_is_an_empty_ledger(tmp_path):
 
 
 def test_a_driver_that_lost_its_lease_stops(tmp_path, monkeypatch):
-    """A process frozen for minutes is taken for dead by another host; it must not go on beside the new driver."""
+    """A process frozen for minutes looks dead to another host; it must not continue along with the new driver."""
     monkeypatch.setattr(locks_module, "HEARTBEAT_S", 0.02)
     lost = threading.Event()
     with Lease(tmp_path, on_lost=lost.set) as lease:
@@ -1014,6 +1026,14 @@ def test_a_driver_that_lost_its_lease_stops(tmp_path, monkeypatch):
         assert lost.wait(5.0)
     assert lease.is_lost
     assert other.is_ours(), "and it does not take the lease of the other with it"
+
+
+def test_a_driver_whose_lease_is_damaged_stops(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks_module, "HEARTBEAT_S", 0.02)
+    lost = threading.Event()
+    with Lease(tmp_path, on_lost=lost.set) as lease:
+        lease.claim.path.write_bytes(b"\x00\x00")
+        assert lost.wait(5.0)
 
 
 def test_a_file_system_that_hiccups_does_not_end_the_heartbeat(tmp_path, monkeypatch):

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import yaml
 from campaigns import cli, end_sessions, machine_file
+from conftest import made_once
 from test_glass import direct
 
 from activelearn import loop, study
 from activelearn.config import Benchmark, Glass, Machine, Potential, load_series
 from activelearn.engines import process
 from activelearn.errors import ConfigError, StoreError, Unfit
+from activelearn.records import End
 from activelearn.show import end_report
 from activelearn.store import Store, StudyStore
 from activelearn.workflow import build_workflow, run_local
@@ -59,21 +61,26 @@ TINY_GLASS = {
 }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def followed(undisturbed, tmp_path_factory):
-    """The finished tiny campaign, which is asked for a glass and a benchmark and goes on to them by itself."""
-    folder = tmp_path_factory.mktemp("followed") / "c"
-    shutil.copytree(undisturbed[0].folder, folder)
-    store = Store.open(folder)
-    assert loop.next_phase(store) is None
-    glass, measured = Glass.model_validate(GLASS), Benchmark.model_validate(MEASURED)
-    store.accept(store.latest_campaign().model_copy(update={"glass": glass, "benchmark": measured}))
-    process.allow_engines()
-    try:
-        end = run_local(store, Machine(slots=2, min_free_disk_GB=0.0))
-    finally:
-        end_sessions()
-    return store, end
+    """The finished tiny campaign, asked for a glass and a benchmark, to which it goes on by itself: (Store, End).
+
+    Nobody may write into it.
+    """
+
+    def make(folder):
+        store = Store.open(shutil.copytree(undisturbed[0].folder, folder / "c"))
+        assert loop.next_phase(store) is None
+        glass, measured = Glass.model_validate(GLASS), Benchmark.model_validate(MEASURED)
+        store.accept(store.latest_campaign().model_copy(update={"glass": glass, "benchmark": measured}))
+        process.allow_engines()
+        try:
+            return run_local(store, Machine(slots=2, min_free_disk_GB=0.0)).model_dump_json()
+        finally:
+            end_sessions()
+
+    folder, end = made_once(tmp_path_factory, "followed", make)
+    return Store.open(folder / "c"), End.model_validate_json(end)
 
 
 @pytest.mark.engines

@@ -58,7 +58,7 @@ def test_tasks_and_steps_are_exact_and_time_is_what_was_declared(tmp_path):
     assert line(lines, "elastic") == ["elastic", "3", "not known"]
     assert line(lines, "density") == ["density", "3", "moments"]
     assert any("7.2 min of one slot, 3.6 min on 2 slots" in one for one in lines)
-    assert any(one.startswith("1 of 5 lines are not known, and in no total") for one in lines)
+    assert any(one.startswith("1 of 5 lines are unknown and not included") for one in lines)
 
 
 def test_what_nobody_declared_is_not_known(tmp_path):
@@ -80,6 +80,10 @@ def test_check_takes_a_study_and_says_what_to_type(tmp_path):
     assert "glass EMT" in done.stdout
     assert done.stdout.rstrip().endswith(f"ok: activelearn benchmark --study {path} --folder {tmp_path / 's'}")
     assert not (tmp_path / "s").exists(), "nothing was begun"
+    done = in_process("check", path, "--slots", 1)
+    assert done.stdout.rstrip().endswith(f"ok: activelearn benchmark --study {path} --slots 1")
+    done = in_process("check", path, "--try")
+    assert (done.returncode, "a study - expected a campaign with --try" in done.stderr) == (2, True)
 
 
 def test_check_says_what_is_wrong_with_a_study(tmp_path):

@@ -50,7 +50,7 @@ def test_it_is_added_once(store, memory):
     assert first.database == database_id(launchpad)
     assert submit(store, MACHINE, memory()).endswith("is already at db.site:27017/glass; nothing added")
     assert n_workflows(launchpad) == 1
-    assert store.submissions.current() == first, "failures go on to be counted"
+    assert store.submissions.current() == first, "failures are still counted"
 
 
 def test_a_lost_database_is_built_anew(store, memory):
@@ -210,7 +210,7 @@ def test_specs_say_where_and_what_the_queue_is_asked_for(store):
         "nodes": 1,
         "ntasks": 1,
     }
-    assert specs["iter-000 train gather"]["_category"] == "cpu", "a gather wants no GPU"
+    assert specs["iter-000 train gather"]["_category"] == "cpu", "a gather needs no GPU"
     assert train["_launch_dir"] == str(store.folder / "launches")
 
 
@@ -288,7 +288,7 @@ def test_a_new_submission_takes_the_stop_away_and_runs_what_fizzled(failing):
     assert submit(store, MACHINE, launchpad).endswith("1 failed Fireworks run again")
     assert launchpad.get_fw_by_id(fizzled).state in {"READY", "WAITING"}
     assert store.submissions.stop_message() is None
-    assert store.submissions.current().token != before.token, "failures count anew"
+    assert store.submissions.current().token != before.token, "failures are counted from zero"
 
 
 def test_workers_that_vanish_again_and_again_stop_it_too(failing):
@@ -403,4 +403,4 @@ def test_an_interrupted_worker_gives_its_firework_back(store, memory, monkeypatc
         task.run_task({})
     process.allow_engines()
     assert launchpad.get_fw_by_id(firework.fw_id).state == "READY"
-    assert [one["state"] for one in launchpad.launches.find({})] == ["FIZZLED"], "no try seems to go on"
+    assert [one["state"] for one in launchpad.launches.find({})] == ["FIZZLED"], "no attempt seems to be in progress"

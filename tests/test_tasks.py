@@ -186,7 +186,7 @@ def test_past_its_bound_the_campaign_stops_with_a_message_and_the_rest_is_safe(s
         carry_out(toy.station, store, 1, Machine(slots=1, max_attempts=2))
     text = str(caught.value)
     assert f"explore task t0 failed 2 times on infrastructure; everything else is safe in {store.folder}" in text
-    assert "fix the cause and give the same command again" in text
+    assert "fix the cause and run the same command again" in text
     assert "--refuse-infrastructure-failures" in text
     assert "no licence\n  command: vasp" in text
     assert published(store, toy) == ["t1", "t2"], "failures wait at the end of the queue"
@@ -261,7 +261,7 @@ def test_a_task_that_dies_by_the_stop_is_no_failure(store):
 
 
 def test_a_signal_that_another_thread_was_given_stops_the_run_at_once(store):
-    """A lock without a time limit would sleep through it, and the run would go on to the end of a training."""
+    """A lock without a time limit would sleep through it, and the run would continue to the end of a training."""
     begun = time.monotonic()
 
     def signalled():
@@ -291,7 +291,7 @@ def test_tasks_are_carried_out_in_the_batches_of_their_station(store):
 def test_in_a_batch_the_first_task_that_is_not_published_has_failed_and_those_after_it_have_not(store):
     toy = Batched(n_tasks=4, script={"t1": 2 * [fails(EngineError("node lost"))]})
     carry_out(toy.station, store, 1, Machine(slots=1, max_attempts=3))
-    assert toy.batches == ["012", "3", "2", "1", "1"], "the rest goes on, and what failed is tried again by itself"
+    assert toy.batches == ["012", "3", "2", "1", "1"], "the rest continues, and what failed is retried automatically"
     assert [failure["task"] for failure in store.failures(1)] == ["t1", "t1"]
     assert published(store, toy) == ["t0", "t1", "t2", "t3"]
 
@@ -543,7 +543,7 @@ def test_what_a_station_is_stands_in_it():
 
 @pytest.mark.parametrize(("name", "stays"), [("initial", True), ("explore", False)])
 def test_a_station_that_asks_no_reference_begins_by_closing_its_sessions(store, name, stays):
-    """Those of the models stay, for to import TensorFlow anew in each iteration costs more than they hold."""
+    """Those of the models stay, since importing TensorFlow again in each iteration costs more than they hold."""
     answer = "print(json.dumps({'id': json.loads(line)['id']}), flush=True)"
     code = f"import json, sys\nprint(json.dumps({{'id': 0}}), flush=True)\nfor line in sys.stdin: {answer}"
     log = store.folder / "log"

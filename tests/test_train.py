@@ -256,7 +256,7 @@ def test_other_settings_are_tried_where_the_errors_are_too_large(store, campaign
     labelling(store, 0, 10)
     labelling(store, 1, 10)
     passed(store, is_inaccurate=True)
-    assert train.plan(campaign, store, 1) == [], "the same settings on the same data give the same again"
+    assert train.plan(campaign, store, 1) == [], "the same settings on the same data run the same command again"
     assert {task.parameters["n_steps"] for task in train.plan(longer, store, 1)} == {900}
 
 
@@ -501,7 +501,7 @@ def test_a_killed_training_goes_on_from_its_last_checkpoint_and_the_record_says_
     assert trained == list(range(second[-2], 1001, 20)), "steps before the checkpoint are not done again"
     curve = arrays["learning_curve"]
     assert curve[:, 0].tolist() == list(range(0, 1001, 20)), "no step is there twice, none is missing"
-    assert (np.diff(curve[:, 4]) <= 0).all(), "the learning rate goes on"
+    assert (np.diff(curve[:, 4]) <= 0).all(), "the learning rate continues"
     assert curve[curve[:, 0] >= second[0], 1].max() < 0.5 * curve[0, 1], "and so do the weights"
 
 

@@ -82,7 +82,7 @@ def wanted(done, *keys_and_values):
 
 
 def names_of(file, load=load_campaign, section="campaign"):
-    """Return what a YAML names and wants consent for, as ``key value``."""
+    """Return what a YAML names and needs consent for, as ``key value``."""
     return [f"{one.key} {one.value}" for one in trust.lacking(trust.read_noted(lambda: load(file), file, section)[1])]
 
 

@@ -35,7 +35,7 @@ def test_an_upgraded_reference_is_not_mixed_into_the_data_set(store, fingerprint
     assert store.opened_iterations() == [0]
     fingerprints.update(version="1.0")
     loop.CampaignPhase(1, loop.LOOP, store).begin(Machine())
-    assert store.opened_iterations() == [0, 1], "with the version of before it goes on"
+    assert store.opened_iterations() == [0, 1], "with the previous version it continues"
 
 
 def test_an_iteration_is_opened_once(store, fingerprints, campaign):

@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from campaigns import SMALL, TINY, dataset_summary, end_sessions
+from campaigns import SMALL, TINY, dataset_summary, end_sessions, tiny
 from test_study import followed  # noqa: F401 - a fixture
 
 import activelearn as al
@@ -139,13 +139,14 @@ def test_a_study_whose_package_is_gone_can_be_looked_at(tmp_path):
 
 @pytest.mark.engines
 def test_a_campaign_runs_from_python_to_the_same_data_set(tmp_path, undisturbed):
+    file = tiny(tmp_path / "tiny.yaml", final__compress=False)  # which takes as long as a training
     try:
-        end = al.run(TINY, tmp_path / "run", Machine(slots=2, **SMALL))
+        end = al.run(file, tmp_path / "run", Machine(slots=2, **SMALL))
     finally:
         end_sessions()
     assert end == undisturbed[1]
     assert dataset_summary(Store(tmp_path / "run"), 2) == dataset_summary(undisturbed[0], 2)
-    assert al.run(al.load(TINY), tmp_path / "run", Machine(slots=2, **SMALL)) == end, "nothing is left to do"
+    assert al.run(al.load(file), tmp_path / "run", Machine(slots=2, **SMALL)) == end, "nothing is left to do"
 
 
 def test_what_is_wrong_is_said_before_anything_is_begun(tmp_path):

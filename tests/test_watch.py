@@ -58,7 +58,7 @@ def test_a_finished_campaign_says_how_it_ended_and_nothing_is_written(finished):
     assert done.returncode == 0, done.stderr
     assert "ended: converged" in done.stdout
     assert re.search(r"benchmark +study +\d+/\d+ .* done", done.stdout)
-    assert "nobody drives" not in done.stdout
+    assert "not running" not in done.stdout
     assert listing(finished) == before
 
 
@@ -71,7 +71,7 @@ def test_an_open_one_tells_who_works_at_what(open_store):
     assert (worker.task, worker.stage, worker.station) == ("w2", "warm", "initial")
     assert str(os.getpid()) in worker.where
     assert not worker.is_silent
-    assert found.driver.startswith("nobody drives it; activelearn run ")
+    assert found.driver.startswith("not running; activelearn run ")
     assert not found.is_over
     done = in_process("watch", open_store.folder, "--once")
     assert re.search(r"initial +iteration 0 +2/4", done.stdout)
@@ -118,6 +118,23 @@ def test_what_is_left_is_taken_from_the_station_or_else_from_an_earlier_pass(ope
         "slower than iteration 0: 3 done in 8 min",
     )
     assert watch._left_of(none, open_store, [], now) == (None, "not known yet")
+
+
+def test_a_night_without_a_driver_is_no_time_of_the_tasks(open_store):
+    planned = open_store.planned_at("initial", 0)
+    (sessions := open_store.folder / "sessions").mkdir()
+    for name, began, last_sign in (("a", planned - 5.0, planned + 60.0), ("b", planned + 36_000.0, planned + 36_010.0)):
+        (sessions / name).write_text(repr(began))
+        os.utime(sessions / name, (last_sign, last_sign))
+    progress = StationProgress(0, "initial", 20, 40, is_sealed=False)
+    left = watch._left_of(progress, open_store, [], planned + 36_040.0)
+    assert left.seconds == pytest.approx(100.0, abs=0.01)
+
+
+def test_a_lease_that_is_released_while_it_is_looked_at_is_nobodys(open_store, monkeypatch):
+    holder = {"host": "node7", "pid": 7, "since": 0.0}
+    monkeypatch.setattr(watch.Claim, "holder", lambda claim: dict(holder) if claim.path.name == "lease.json" else None)
+    assert watch.look(open_store).driver.startswith("not running; ")
 
 
 # --- what is left to the end ------------------------------------------------------------------------------------------
@@ -274,5 +291,5 @@ def test_a_followed_page_loads_itself_again_until_the_campaign_ends(finished, mo
     page_written(finished, None, None, refresh_s=30.0)
     text = (finished / "report.html").read_text(encoding="utf-8")
     assert '<meta http-equiv="refresh" content="30">' in text
-    assert "loads itself again every 30 s" in text
+    assert "reloads every 30 s" in text
     assert "ended: " in capsys.readouterr().out

@@ -306,7 +306,7 @@ def test_a_gather_gives_up_after_its_last_detour(at_label):
 
 
 def test_a_detour_takes_up_what_a_lost_chunk_left(at_label, tmp_path, sessions, undisturbed):
-    """A chunk that fizzled ran nothing; its gather runs all the same, and the detour labels the rest."""
+    """A chunk that fizzled ran nothing; its gather still runs, and the detour labels the rest."""
     launchpad = EmbeddedLaunchPad()
     step = loop.phase_of(at_label, 1)
     lost = Firework(RunChunk(parameters(at_label, station="nowhere", chunk=0)), name="lost")

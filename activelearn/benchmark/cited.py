@@ -71,7 +71,7 @@ def said(study: Study, points: Sequence[CitedPoint], results: Sequence[Result] |
 
 
 def unmet(study: Study, results: Sequence[Result]) -> tuple[Experiment, ...]:
-    """Return the experiments of what a study asks for that stand beside no result: it failed, or all glasses died."""
+    """Return the experiments on requested properties without a result: it failed, or all glasses died."""
     series = study.of_glasses.series.name if study.of_glasses is not None else None
     lacking: dict[str, Experiment] = {}
     for number in study.cited:

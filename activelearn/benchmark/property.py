@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
@@ -130,11 +130,17 @@ class Context:
         return self.path(self.glass_of(task))
 
     def path(self, glass: MadeGlass) -> GlassPath:
-        """Return the path of a glass."""
+        """Return the path of a glass; if another potential made it, without that one's force deviations."""
         if self.study.glasses is None or not self.runs_potential:
             return path_of(self.store, glass)
         potential = self.study.potential(glass.potential)
-        return path_of(self.store, next(one for one in glasses_of(self.store) if _lent(one, potential) == glass))
+        given = next(one for one in glasses_of(self.store) if _lent(one, potential) == glass)
+        path = path_of(self.store, given)
+        if given.potential == potential.name:
+            return path
+        origin = path.frames.origin.copy()
+        origin["max_devi_f"] = np.nan
+        return replace(path, frames=replace(path.frames, origin=origin))
 
     def potential_of(self, task: Task) -> Potential:
         """Return the potential of the glass that a task measures, or the one that the task names."""

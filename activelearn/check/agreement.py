@@ -126,7 +126,9 @@ def standard(where: Standard, train: Train, type_map: Sequence[str], slot: Slot,
     frame = parts[0].without_labels()
     forces = _forces(model, frame, train, slot)
     if not np.isfinite(forces).all():
-        raise EngineError("the forces of a tiny model are not finite - expected numbers - see python of the profile")
+        raise EngineError(
+            "the forces of a tiny model are not finite - expected finite forces - see python in the profile"
+        )
     structure = {
         "symbols": list(frame.symbols),
         "cell": frame.cell[0].tolist(),
@@ -156,7 +158,7 @@ def _trained(train: Train, parts: Sequence[Frames], type_map: Sequence[str], slo
     trainer.write_data(data.folder, parts, train, type_map)
     found = trainer.train(trees.make(slot.logs / "train"), train, TrainingRun(_N_STEPS, (1, 2, 3)), data, slot)
     if found is None:
-        raise EngineError("the training of a tiny model diverged - expected a finite loss - see train of the campaign")
+        raise EngineError("the training of a tiny model diverged - expected a finite loss - see train in the campaign")
     return found.model
 
 

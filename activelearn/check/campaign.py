@@ -92,7 +92,7 @@ def _finding_bounds(machine: Machine) -> list[str]:
 
 
 def _driven_by_itself(campaign: Campaign, machine: Machine) -> list[str]:
-    """Return a note for each place of a cluster where the first models move atoms and nothing else wants them."""
+    """Return a note for each place of a cluster whose only need of models is to move atoms in the initial data."""
     models = {machine.place_name(name) for name in smoke.MODEL_STATIONS}
     package = trainer_of(campaign.train).calculator(Path("model"))["package"]
     at: dict[str | None, list[str]] = {}
@@ -243,7 +243,7 @@ def _unknown(what: Reference, crystals: list[Frames]) -> list[str]:
     if not lacking:
         return []
     if what.calculator is None:
-        here = f"{what.where}.{what.engine}: nothing for {', '.join(lacking)}"
+        here = f"{what.where}.{what.engine}: no data for {', '.join(lacking)}"
         return [f"{here} - expected the data of every element of the systems - add them, or correct the systems"]
     here = f"{what.where}.calculator: {what.name} does not know {', '.join(lacking)}"
     return [f"{here} - expected all elements of the systems - choose another"]

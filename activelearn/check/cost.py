@@ -3,7 +3,7 @@
 Counts are exact where the campaign fixes them (initial data, walks and frames of a pass) and upper bounds elsewhere
 (labels, passes). Seconds come from the speeds that the machine profile declares, scaled to the pace of this machine
 (:mod:`activelearn.check.pace`); where this campaign folder has measured a station, they are scaled to that instead.
-What nobody declared or measured is not known, and said to be so. Operations of a DeePMD network are counted as
+What was neither declared nor measured is unknown, and marked as such. Operations of a DeePMD network are counted as
 multiply-adds of the embedding net per neighbour and of the fitting net per atom, forward. Of models whose operations
 nobody counts, such as fine-tuned foundations, the time of a label by their ASE calculator is taken.
 """
@@ -52,7 +52,7 @@ GROWTH = 0.75
 TRAINER = "trainer"
 #: Engines whose labels scale worse than linearly with the number of atoms.
 DFT = ("gpaw", "vasp", "espresso", "cp2k", "abacus", "aims")
-#: Files left by a closed iteration (records, packed products, data set), besides its models.
+#: Files left by a closed iteration (records, packed products, data set), apart from its models.
 FILES_PER_ITERATION = 15
 
 
@@ -158,7 +158,7 @@ class Bill:
 
     @property
     def has_defaults(self) -> bool:
-        """Whether any of its seconds are by a speed that nobody declared for this machine."""
+        """Whether any of its seconds come from a speed that was not declared for this machine."""
         return any(i.source == "default" for i in (*self.initial, *self.one_pass, *self.final, *self.apart))
 
 

@@ -158,7 +158,12 @@ def _gpus(name: str, place: Place, machine: Machine) -> Iterator[str]:
         )
     step = started(place.launcher if place.launcher is not None else machine.launcher).gpus
     slots = place.slots if place.slots is not None else machine.slots
-    if asked is not None and step is not None and slots is not None and step * slots > asked:
+    if asked is not None and step is not None and step > asked:
+        yield (
+            f"{where}.launcher: takes {step} GPUs for each task, and a job asks for {asked} (queue.gres "
+            f"{place.queue.gres}) - expected at most {asked} - ask for more, or take fewer"
+        )
+    elif asked is not None and step is not None and slots is not None and step * slots > asked:
         yield (
             f"{where}.slots: {slots} slots, whose launcher takes {step} GPU{'s' if step > 1 else ''} for each, and a "
             f"job asks for {asked} (queue.gres {place.queue.gres}) - expected at most {asked} - write slots: "

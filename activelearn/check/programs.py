@@ -138,7 +138,7 @@ def launcher_problems(machine: Machine) -> list[str]:
     again = "salloc --ntasks=N activelearn run ..., or the same command in a batch script"
     if "SLURM_JOB_ID" not in os.environ:
         what = "srun, but this is no Slurm allocation (SLURM_JOB_ID is not set)"
-        wanted = "expected the nodes of a job, since outside srun queues a job for every engine"
+        wanted = "expected the nodes of a job, since outside one, srun queues a job for every engine"
         return [f"machine.launcher: {what} - {wanted} - {again}"]
     if machine.slots is None and "SLURM_NTASKS" not in os.environ:
         return [f"machine.slots: null, and the allocation has no number of tasks - expected one per slot - {again}"]

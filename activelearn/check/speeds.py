@@ -10,7 +10,7 @@ from activelearn.check.fits import started
 from activelearn.check.programs import asked
 from activelearn.config import Campaign, Machine, Reference, load_machine
 
-#: Whose speeds are taken, and whose label is taken for that of another DFT code.
+#: The profile whose speeds are the defaults, and the engine whose label time stands for that of other DFT codes.
 _OF: Final = "local"
 _DFT: Final = "gpaw"
 _FIELDS: Final = ("md_Mflop_per_s", "train_Mflop_per_s")
@@ -81,6 +81,6 @@ def with_defaults(bill: Bill, by_default: Bill) -> Bill:
 def line(machine: Machine, said: list[str]) -> str:
     """Return in a line what default times are made of."""
     return (
-        f"default: profile {machine.name} declares no such speed; as of profile {_OF}, one core a slot: "
-        f"{', '.join(said)} - measure one, and declare machine.speeds"
+        f"default: profile {machine.name} does not declare these speeds; taken from profile {_OF}, one core per slot: "
+        f"{', '.join(said)} - measure and declare them (machine.speeds)"
     )

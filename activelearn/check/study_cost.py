@@ -67,13 +67,13 @@ def study_lines(study: Study, machine: Machine, slower: float = 1.0) -> list[str
         out.append(f"declared (machine.speeds of profile {machine.name}): {sides}")
     if len(known) < len(items):
         why = "no speed is declared for them - declare machine.speeds.label_s_per_atom of an ASE calculator, or measure"
-        out.append(f"{len(items) - len(known)} of {len(items)} lines are not known, and in no total: {why} one glass")
+        out.append(f"{len(items) - len(known)} of {len(items)} lines are unknown and not included: {why} one glass")
     return out
 
 
 def _glasses(study: Study, machine: Machine, slower: float) -> Iterator[StudyItem]:
     if study.glasses is not None:
-        yield StudyItem("glasses that are given", sum(map(len, read(study.glasses))), 0, 0.0)
+        yield StudyItem("existing glasses", sum(map(len, read(study.glasses))), 0, 0.0)
     if (glass := study.glass) is None:
         return
     rates = glass.cooling_rates_K_per_ps or (None,)
@@ -95,7 +95,7 @@ def _steps(potential: Potential, integration: Dynamics, segments: tuple[Segment,
 
 
 def _seconds(potential: Potential, machine: Machine, atom_steps: int, slower: float) -> float | None:
-    """Return the seconds of so many steps times atoms, if they are declared."""
+    """Return the seconds of a number of steps times atoms, if declared."""
     calculator = potential.ase.calculator if potential.ase is not None else None
     each = machine.speeds.label_s_per_atom.get(calculator or "")
     return None if each is None else each * atom_steps * slower

@@ -73,11 +73,11 @@ UnusualOption = Annotated[
     bool, typer.Option("--accept-unusual", help="Accept values that `check` reports as unusual. Recorded.")
 ]
 TrustOption = Annotated[
-    bool, typer.Option("--trust", help="Allow programs named in a YAML from elsewhere to run. Recorded, once for each.")
+    bool, typer.Option("--trust", help="Allow the programs named in a YAML from elsewhere to run. Recorded for each.")
 ]
 WaitOption = Annotated[bool, typer.Option("--wait", help="Wait until another run has released the folder.")]
 SlotsOption = Annotated[
-    int | None, typer.Option(min=1, help="Number of tasks run in parallel; overrides the machine profile.")
+    int | None, typer.Option(min=1, help="Number of tasks to run in parallel; overrides the machine profile.")
 ]
 
 
@@ -200,10 +200,11 @@ def check(
     ] = False,
     launchpad: Annotated[
         Path | None,
-        typer.Option("-l", "--launchpad", help="my_launchpad.yaml of a cluster; its connection is tested as well."),
+        typer.Option("-l", "--launchpad", help="my_launchpad.yaml of a cluster; the connection is tested, too."),
     ] = None,
     tries: Annotated[
-        bool, typer.Option("--try", help="Start the reference and label a few small structures, as `run` does first.")
+        bool,
+        typer.Option("--try", help="Start the reference and label a few small structures, as `run` does at its start."),
     ] = False,
     trust: TrustOption = False,
 ) -> None:
@@ -212,7 +213,12 @@ def check(
     if is_study(campaign):
         from activelearn.cli.studies import check_whole
 
-        check_whole(Path(campaign), folder, machine, slots, plan=plan, launchpad=launchpad)
+        if tries:
+            raise ConfigError(
+                f"{campaign}: a study - expected a campaign with --try - leave it out: activelearn benchmark tries the "
+                "potentials first"
+            )
+        check_whole(Path(campaign), folder, machine, slots, plan=plan, launchpad=launchpad, trust=trust)
         return
     chosen, profile, where, named = inputs(campaign, folder, machine, slots)
     if tries or trust:
@@ -268,7 +274,7 @@ def _bill_of_elsewhere(chosen: Campaign, profile: Machine, where: Path) -> None:
     found = check_campaign(chosen, profile, where, here=False)
     if not found.problems:
         _say_bill(chosen, profile, where, found)
-        say("the bill is of a machine that has what is missing here:")
+        say("the estimate assumes a machine that has what is missing here:")
 
 
 @app.command()
@@ -322,7 +328,7 @@ def export(
         typer.Option("--dpgen", help="Write only the data set in DP-GEN's layout, and a param.json that refers to it."),
     ] = False,
     as_crate: Annotated[
-        bool, typer.Option("--ro-crate", help="Describe it for archives, too: ro-crate-metadata.json (wants rocrate).")
+        bool, typer.Option("--ro-crate", help="Also write ro-crate-metadata.json, for archives (requires rocrate).")
     ] = False,
 ) -> None:
     """Write models, LAMMPS and ASE inputs, data set, model card and checksums to a new folder."""
@@ -386,7 +392,7 @@ def _free_name(file: Path) -> str:
 def schema(
     machine: Annotated[bool, typer.Option("--machine", help="Print the schema of machine profiles.")] = False,
 ) -> None:
-    """Print the JSON schema of campaigns, with which editors complete and check YAML."""
+    """Print the JSON schema of campaigns, which lets editors complete and check the YAML."""
     streams.is_all()
     print(json.dumps((Machine if machine else Campaign).model_json_schema(), indent=1))
 
@@ -464,7 +470,11 @@ def refuse_problems(campaign: Campaign, machine: Machine, folder: Path, launchpa
     """
     from activelearn.check import check as check_campaign
 
-    found = check_campaign(campaign, machine, folder, here=launchpad is None)
+    return _without_problems(check_campaign(campaign, machine, folder, here=launchpad is None), machine, launchpad)
+
+
+def _without_problems(found: Checked, machine: Machine, launchpad: Path | None) -> Checked:
+    """Return what was found, and facts on the LaunchPad if there is one; raise ConfigError with all that is wrong."""
     problems, facts = found.problems, found.facts
     if launchpad is not None:
         from activelearn.workflow.doctor import launchpad_problems
@@ -512,15 +522,8 @@ def refuse_problems_of_study(
     from activelearn.check import check_study, name_problems
 
     found = check_study(study, machine, points=points, here=launchpad is None)
-    problems, facts = [*found.problems, *name_problems(folder)], found.facts
-    if launchpad is not None:
-        from activelearn.workflow.doctor import launchpad_problems
-
-        wrong, more = launchpad_problems(launchpad, machine)
-        problems, facts = problems + wrong, facts + more
-    if problems:
-        raise ConfigError(*problems)
-    return replace(found, facts=facts)
+    found = replace(found, problems=[*found.problems, *name_problems(folder)])
+    return _without_problems(found, machine, launchpad)
 
 
 def carry_out(

@@ -50,12 +50,12 @@ def submit(
     trust: TrustOption = False,
     wait: WaitOption = False,
     move: Annotated[
-        bool, typer.Option("--move", help="Withdraw it from the LaunchPad that it was submitted to before.")
+        bool, typer.Option("--move", help="Withdraw it from the LaunchPad it was submitted to before.")
     ] = False,
 ) -> None:
     """Add a campaign (or a study's YAML) to a LaunchPad and return; workers (rlaunch, qlaunch) do the rest.
 
-    Given again it continues.
+    After an interruption, the same command continues where it stopped.
     """
     if is_study(campaign):
         if accept_changes or refuse is not None:
@@ -83,7 +83,7 @@ def submit(
 
 
 class _Asked(NamedTuple):
-    """What `submit` is told of a study."""
+    """The options of `submit` for a study."""
 
     file: str
     launchpad: Path

@@ -28,10 +28,10 @@ def doctor(
         typer.Option(
             "--stale-after-s",
             min=1.0,
-            help="Time without a ping after which a worker is dead (s); default 300, or 1.5 pings of FW_config.yaml.",
+            help="Time without a ping after which a worker counts as dead (s); default 300, or 1.5 ping intervals.",
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Find what blocks the workers of a LaunchPad, and show what they are doing.
 
@@ -77,7 +77,7 @@ def _no_traceback(launchpad: Path) -> Iterator[None]:
     except Exception as error:  # noqa: BLE001 - a user who has trouble gets no traceback on top
         raise EngineError(
             f"{launchpad}: the examination failed ({type(error).__name__}) - expected a responding server "
-            "with FireWorks' data - run the command again; if it keeps failing, drop the database and submit again: "
+            "with FireWorks' data - run it again; if it keeps failing, drop the database and submit again: "
             "nothing is lost"
         ) from None
 

@@ -28,15 +28,15 @@ def import_dpgen(
     declare: Annotated[
         str | None,
         typer.Option(
-            help="Reference of the existing labels, if no file says: functional=...,includes_dispersion=true,code=..."
+            help="Reference of existing labels, if no file states it: functional=...,includes_dispersion=true,code=..."
         ),
     ] = None,
     same: Annotated[
         bool,
-        typer.Option("--same", help="--reference is exactly what labelled in DP-GEN, including version and weights."),
+        typer.Option("--same", help="--reference is exactly what DP-GEN labelled with, including version and weights."),
     ] = False,
     remaining: Annotated[
-        bool, typer.Option("--remaining", help="Only create stages for jobs that DP-GEN has not finished.")
+        bool, typer.Option("--remaining", help="Create stages only for jobs that DP-GEN has not finished.")
     ] = False,
     param: Annotated[str | None, typer.Option(help="Name of the parameter file; default param.json (.yaml).")] = None,
     machine: Annotated[
@@ -72,4 +72,5 @@ def import_dpgen(
             if one.fate is not dpgen.Fate.TAKEN:
                 print(f"  {one}")
     print(f"written: {', '.join(map(str, made.files))}")
-    print(f"next: activelearn check {typed(to)}")
+    profile = next((path for path in made.files if path.name == dpgen.MACHINE), None)
+    print(f"next: activelearn check {typed(to)}{f' --machine {typed(profile)}' if profile else ''}")

@@ -1,4 +1,4 @@
-"""``activelearn finetune``: one model that begins as a foundation learns a campaign's data."""
+"""``activelearn finetune``: fine-tune a foundation on a campaign's data."""
 
 from __future__ import annotations
 
@@ -17,28 +17,32 @@ if TYPE_CHECKING:
 
 @app.command()
 def finetune(
-    campaign: Annotated[Path, typer.Argument(help="Campaign folder whose data set is learnt.")],
-    to: Annotated[Path, typer.Option(help="Folder to write; the same command goes on in it.")],
+    campaign: Annotated[Path, typer.Argument(help="Campaign folder with the data set to train on.")],
+    to: Annotated[Path, typer.Option(help="Folder to write; the same command continues there.")],
     train: Annotated[
-        str, typer.Option(metavar="PRESET|YAML", help="A section train, such as sevennet_finetune.")
+        str, typer.Option(metavar="PRESET|YAML", help="Settings of the training: a preset of params/train/ or a YAML.")
     ] = "mace_finetune",
     foundation: Annotated[
-        str | None, typer.Option(help="Instead of that of --train: a model of MACE (.model).")
+        str | None, typer.Option(help="Foundation, instead of that of --train, such as a MACE file (.model).")
     ] = None,
     python: Annotated[
         str | None, typer.Option(help="Interpreter with the package (mace-venv/bin/python); default: the machine's.")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Of the new potential; default FT-<foundation>.")] = None,
-    epochs: Annotated[float | None, typer.Option(min=0.0, help="Passes over the data set, instead of n_steps.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(min=0.0, help="At the start; it falls a hundredfold.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Frames a step.")] = None,
-    replay: Annotated[Path | None, typer.Option(help="Structures that are learnt as the foundation has them.")] = None,
-    head: Annotated[str | None, typer.Option(help="Of a foundation of MACE that has several.")] = None,
-    random_seed: Annotated[int, typer.Option(min=0, help="Of the order of the data.")] = 1,
+    name: Annotated[str | None, typer.Option(help="Name of the new potential; default FT-<foundation>.")] = None,
+    epochs: Annotated[float | None, typer.Option(min=0.0, help="Number of epochs, instead of n_steps.")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(min=0.0, help="Initial learning rate; it decays a hundredfold.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Number of frames per step.")] = None,
+    replay: Annotated[
+        Path | None, typer.Option(help="Structures to replay, labelled by the foundation itself.")
+    ] = None,
+    head: Annotated[str | None, typer.Option(help="Head to use, of a MACE foundation with several.")] = None,
+    random_seed: Annotated[int, typer.Option(min=0, help="Random seed of the order of the data.")] = 1,
     machine: MachineOption = "local",
     trust: TrustOption = False,
 ) -> None:
-    """Fine-tune a foundation (all weights) on the data set of a campaign; docs/foundations.md."""
+    """Fine-tune a foundation (all weights) on the data set of a campaign; see docs/foundations.md."""
     from activelearn import finetune as room
     from activelearn.check.trust import read_noted
     from activelearn.config import find, load_train
@@ -58,7 +62,7 @@ def finetune(
     section, more = read_noted(lambda: load_train(train, given), find("train", train), "train")
     want_trusted([*named, *(one for one in more if one.key not in given)], None, trust=trust)
     if not isinstance(section, FineTuned):
-        raise ConfigError(f"--train {train}: fine-tunes no foundation - expected such as mace_finetune")
+        raise ConfigError(f"--train {train}: fine-tunes no foundation - expected a preset such as mace_finetune")
     if python is not None:
         profile = profile.model_copy(update={"python": _program(python)})
     store = Store.open(campaign)

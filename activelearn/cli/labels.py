@@ -29,7 +29,7 @@ FolderArgument = Annotated[Path, typer.Argument(help="Campaign folder, or ledger
 @labels.command("list")
 def list_labels(
     folder: FolderArgument,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Read and verify every record, not only the indexes.")] = (
         False
     ),
@@ -66,11 +66,11 @@ def export_labels(
     file_format: Annotated[
         Literal["extxyz", "deepmd", "npz", "mace", "nequip", "gpumd"] | None,
         typer.Option(
-            "--format", help="Default: by suffix. mace, nequip, gpumd: extxyz with the key names of that code."
+            "--format", help="Default: by suffix of --to. mace, nequip, gpumd: extxyz with the key names of that code."
         ),
     ] = None,
     reference: Annotated[
-        str | None, typer.Option(help="Beginning of the reference's sha256, if there are several references.")
+        str | None, typer.Option(help="First digits of the reference's sha256, if there are several references.")
     ] = None,
 ) -> None:
     """Write all accepted labels of one reference, with their structures.
@@ -99,7 +99,7 @@ def import_labels(
     declare: Annotated[
         str | None,
         typer.Option(
-            help="What labelled them, if not available here: functional=...,includes_dispersion=true,code=..."
+            help="What labelled them, if it is not installed here: functional=...,includes_dispersion=true,code=..."
         ),
     ] = None,
     file_format: Annotated[
@@ -107,7 +107,7 @@ def import_labels(
         typer.Option(
             "--format",
             help="extxyz, deepmd, outcar, npz, vasprun, qe, cp2k, aims, gpaw, abacus, a name of dpdata, or ase/NAME. "
-            "Default: by names and first lines.",
+            "Default: recognised by name and first lines.",
         ),
     ] = None,
     keys: Annotated[
@@ -133,7 +133,8 @@ def import_labels(
         print(line)
     there = sum(count for reason, count in tally.counts.items() if reason in exchange.THERE)
     if n + there == 0:
-        raise ConfigError(f"{files[0]}: no usable frame - expected at least one label - fix the problems listed above")
+        step = "fix the problems listed above" if tally.counts else "it holds no frame at all: write it again"
+        raise ConfigError(f"{files[0]}: no usable frame - expected at least one label - {step}")
     if identity is not None:
         takes = f"[{identity['sha256'][:12]}]" if identity.get("declared") else "true, with the same label.reference"
         print(f"to use them in a campaign: label.ledger: {place} and initial.from_ledger: {takes}")

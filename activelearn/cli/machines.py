@@ -27,17 +27,21 @@ def machine(
     to: Annotated[
         Path | None, typer.Option(help="For --init: the folder; default ./cluster, or the folder of the YAML.")
     ] = None,
-    smoke: Annotated[bool, typer.Option("--smoke", help="Probe every place of the profile: versions, GPUs.")] = False,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="Probe every place (kind of node) of the profile: versions, GPUs.")
+    ] = False,
     profile: Annotated[str, typer.Option("--machine", help="For --smoke: a machine profile or preset.")] = "local",
     launchpad: Annotated[
         Path | None,
-        typer.Option("-l", "--launchpad", help="For --smoke: my_launchpad.yaml; without it, the probe runs here."),
+        typer.Option(
+            "-l", "--launchpad", help="For --smoke: my_launchpad.yaml; without it, the probes run on this machine."
+        ),
     ] = None,
     folder: Annotated[Path, typer.Option(help="For --smoke: a folder that all nodes must see.")] = Path(),
     campaign: Annotated[
         str | None,
         typer.Option(
-            metavar="PRESET|YAML", help="For --smoke: the campaign to run; the programs that it needs are looked for."
+            metavar="PRESET|YAML", help="For --smoke: the campaign to run; looks for the programs that it needs."
         ),
     ] = None,
     timeout_s: Annotated[
@@ -73,14 +77,14 @@ def _initialise(name_or_path: str, to: Path | None) -> None:
 
 
 def _wants(campaign: str | None) -> dict[str, Any]:
-    """Return what a campaign wants of its places."""
+    """Return what a campaign needs at its places."""
     from activelearn.check.smoke import wants_of
 
     return {} if campaign is None else wants_of(load_campaign(campaign))
 
 
 def _here(profile: Machine, folder: Path, wants: Mapping[str, Any]) -> list[Probe | str]:
-    """Probe every place from this process: this computer stands in for all of them."""
+    """Probe every place from this process, as if this computer were all of them."""
     from activelearn import trees
     from activelearn.check.smoke import at_login, probe
 

@@ -25,9 +25,9 @@ def report(
         ),
     ] = None,
     follow: Annotated[
-        bool, typer.Option("--follow", help="Write it again while the run goes on; the page refreshes itself.")
+        bool, typer.Option("--follow", help="Keep it up to date during the run; the page refreshes itself.")
     ] = False,
-    every_s: Annotated[float, typer.Option("--every-s", min=5.0, help="Seconds between two pages of --follow.")] = 30.0,
+    every_s: Annotated[float, typer.Option("--every-s", min=5.0, help="Seconds between updates with --follow.")] = 30.0,
 ) -> None:
     """Write one HTML page about a campaign or study, with findings and remedies, figures and tables.
 
@@ -65,4 +65,4 @@ def _follow(folder: Path, to: Path | None, bounds: dict[str, float], every_s: fl
             before = seen
             time.sleep(every_s)
     except KeyboardInterrupt:
-        say("no longer followed: the page that is written now stays as it is")
+        say("stopped following; this page is no longer updated")

@@ -75,8 +75,8 @@ _BESIDE_STUDY: Final = (
     "--study together with potentials, --series, --x or --glasses - expected all of them in that YAML - leave them out"
 )
 _BESIDE_GLASSES: Final = (
-    "--glasses together with --glass, --x, --atoms or --replicas - expected glasses that are given, or glasses that "
-    "are made - leave one of the two out"
+    "--glasses together with --glass, --x, --atoms or --replicas - expected either existing glasses, or glasses to be "
+    "made - remove one of the two"
 )
 #: How the names of structure files end, which are not potentials.
 _STRUCTURES: Final = {".extxyz", ".xyz", ".cif", ".vasp", ".traj"}
@@ -131,7 +131,7 @@ def benchmark(
     ] = None,
     given: Annotated[
         list[str] | None,
-        typer.Option("--glasses", help="Glasses that you have, instead of making any: extxyz, or a study folder."),
+        typer.Option("--glasses", help="Existing glasses, instead of making any: extxyz files or a study folder."),
     ] = None,
     x: XOption = None,
     atoms: AtomsOption = None,
@@ -183,7 +183,7 @@ def _potentials(
     names = [*(options or []), *(arguments or [])]
     if not names:
         raise ConfigError(
-            "no potential - expected one or more: presets such as sevennet_0, YAML files, campaign folders - "
+            "no potential - expected at least one: presets such as sevennet_0, YAML files, campaign folders - "
             "activelearn benchmark --potentials sevennet_0 runs/quickstart --series na3ps4o --x 0"
         )
     read = [read_noted(partial(_potential, name), _file_of(name), "potential") for name in names]
@@ -199,8 +199,8 @@ def _potential(name: str) -> Potential:
     folder = Path(name)
     if folder.suffix in _STRUCTURES:
         raise ConfigError(
-            f"{name}: structures, and no potential - expected a preset, a YAML or a campaign folder - for glasses that "
-            f"you have, each file has its option: --glasses {typed(name)}"
+            f"{name}: a structure file, not a potential - expected a preset, a YAML or a campaign folder - for an "
+            f"existing glass, use: --glasses {typed(name)}"
         )
     if (folder / "campaign").is_dir():
         from activelearn.store import Store
@@ -225,8 +225,8 @@ def _of_given(
     if found is None:
         names = " or ".join(preset_names("series"))
         raise ConfigError(
-            "--glasses without --series - expected the series that they are of, whose cutoffs and roles of elements "
-            f"the analyses take - add --series {names}, or write one (params/GLASSES.md)"
+            "--glasses without --series - expected their series, whose cutoffs and roles of elements "
+            f"the analyses use - add --series {names}, or write one (params/GLASSES.md)"
         )
     own = with_compositions(OwnGlasses(files=tuple(str(Path(file).absolute()) for file in files), series=found))
     name = as_name(found.name, *(Path(file).stem for file in files), *(one.slug for one in chosen))
@@ -321,14 +321,24 @@ def _run(
 
 
 def check_whole(
-    file: Path, folder: Path | None, machine: str, slots: int | None, *, plan: bool, launchpad: Path | None
+    file: Path,
+    folder: Path | None,
+    machine: str,
+    slots: int | None,
+    *,
+    plan: bool,
+    launchpad: Path | None,
+    trust: bool = False,
 ) -> None:
     """Check the YAML of a whole study, as `check` does that of a campaign: facts, the bill, and what to type."""
     from activelearn.check.trust import read_noted
+    from activelearn.store import Consent
 
     study, named = read_noted(lambda: load_study(file), file, "study")
     profile, more = machine_of(machine, slots)
     place = (folder or Path("runs") / study.name).absolute()
+    if trust:
+        want_trusted([*named, *more], place, trust=True)
     with told_with_lines(file, machine):
         found = refuse_problems_of_study(study, profile, place, launchpad=launchpad)
     say_found(found, file, machine)
@@ -344,7 +354,8 @@ def check_whole(
         if launchpad is None
         else ["submit", typed(file), "-l", shlex.quote(str(launchpad))]
     )
-    for option, value in (("--folder", folder), ("--machine", None if machine == "local" else machine)):
-        words += [] if value is None else [option, shlex.quote(str(value))]
-    words += ["--accept-unusual"] * bool(found.unusual) + ["--trust"] * wants_trust
+    last = slots if launchpad is None else None
+    asked = (("--folder", folder), ("--machine", None if machine == "local" else machine), ("--slots", last))
+    words += [word for option, value in asked if value is not None for word in (option, shlex.quote(str(value)))]
+    words += ["--accept-unusual"] * bool(Consent(place).not_accepted(found.unusual)) + ["--trust"] * wants_trust
     print("ok: activelearn " + " ".join(words))

@@ -23,12 +23,12 @@ T = TypeVar("T")
 @app.command()
 def watch(
     folder: Annotated[Path, typer.Argument(help="Campaign or study folder, such as runs/quickstart.")],
-    once: Annotated[bool, typer.Option("--once", help="Print one table, and end.")] = False,
-    every_s: Annotated[float, typer.Option("--every-s", min=0.5, help="Seconds between two looks.")] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="Print one table and exit.")] = False,
+    every_s: Annotated[float, typer.Option("--every-s", min=0.5, help="Seconds between updates.")] = 2.0,
 ) -> None:
-    """Show what the workers of a folder do now and what is left, until it ends or Ctrl-C; nothing is written.
+    """Show what the workers of a folder are doing and what is left, until it ends or Ctrl-C; writes nothing.
 
-    It may run anywhere that sees the folder. Without a terminal a line is printed for each thing that changes.
+    Works on any machine that sees the folder. Without a terminal, it prints a line for each change.
     """
     streams.is_all()
     from activelearn.show import console_of
@@ -40,7 +40,7 @@ def watch(
         return
     try:
         _live(store, every_s) if sys.stdout.isatty() else _by_lines(store, every_s)
-    except KeyboardInterrupt:  # that is how a look ends; who works is not told
+    except KeyboardInterrupt:  # ends the watch only; workers are not affected
         return
 
 
@@ -52,7 +52,7 @@ def opened(folder: Path) -> Store | StudyStore:
 
 
 def patient(read: Callable[[], T], *, n_tries: int = 3, pause_s: float = 1.0) -> T:
-    """Return what `read` gives, tried again where it fails: whoever works in the folder may be moving what is read."""
+    """Return what `read` gives, retried if it fails: a worker may be moving the files that are read."""
     for _ in range(n_tries - 1):
         with suppress(ActiveLearnError, OSError):
             return read()
@@ -61,7 +61,7 @@ def patient(read: Callable[[], T], *, n_tries: int = 3, pause_s: float = 1.0) ->
 
 
 def _live(store: Store | StudyStore, every_s: float) -> None:
-    """Show a table that is drawn again at every look."""
+    """Show a table that is redrawn at every update."""
     from rich.live import Live
 
     from activelearn.show import console_of

@@ -95,7 +95,7 @@ class Reaction(Section):
     """A balanced reaction: crystals by name, and the number of formula units of each, such as ``P4S10: 0.25``."""
 
     left: dict[str, Amount] = Field(min_length=1, description="Reactants: formula units of each crystal.")
-    right: dict[str, Amount] = Field(min_length=1, description="Products, likewise.")
+    right: dict[str, Amount] = Field(min_length=1, description="Products: formula units of each crystal.")
 
 
 class Reactions(Section):
@@ -179,7 +179,7 @@ class Diffusion(Section):
     n_frames: Annotated[PositiveInt, of("number of frames kept")] = Field(
         default=2000, description="Frames kept per run."
     )
-    window: tuple[Share, Share] = Field(default=(0.50, 0.95), description="Part of the run in which a line is fitted.")
+    window: tuple[Share, Share] = Field(default=(0.50, 0.95), description="Part of the run to which a line is fitted.")
     single_origin: bool = Field(default=False, description="Use one time origin, as in the papers, instead of many.")
     use_slope: bool = Field(default=True, description="D = slope/6; false: MSD/(6t), as the papers print it.")
     bayesian: bool = Field(default=False, description="Add kinisi's Bayesian estimate (needs `pip install kinisi`).")

@@ -165,6 +165,7 @@ _ROWS: Final = (
     Quantity("spread of energies", "eV/atom", (1.0e-3, 1000), (0.1, 100), _HERE, _ENERGY),
     Quantity("plane-wave cutoff", "eV", (50, 5000), (150, 2000), f"{_LUO}: 400", {"Ry": 13.60569, "Hartree": 27.2114}),
     Quantity("cutoff of the density", "eV", (100, 50000), (600, 20000), _HERE, {"Ry": 13.60569, "Hartree": 27.2114}),
+    Quantity("cutoff of D3", "Å", (3, 200), (8, 60), "CP2K manual: 10.6; VASP wiki: 50.2", _LENGTH),
     Quantity("magnetic moment", "µB", (-20, 20), (-10, 10), _HERE),
     Quantity("spacing of k-points", "1/Å", (0.01, 10), (0.05, 2), f"{_LUO}: 0.5", {"1/nm": 0.1}),
     Quantity("smearing", "eV", (1.0e-4, 10), (1.0e-3, 1), "GPAW manual", {"meV": 1.0e-3, "K": 8.617e-5}),

@@ -25,19 +25,20 @@ class Campaign(Document):
     name: Name
     description: str = ""
     random_seed: NonNegativeInt = 1
-    type_map: tuple[Element, ...] = Field(min_length=1, description="Elements, in the order of the models' types.")
+    type_map: tuple[Element, ...] = Field(min_length=1, description="Elements in the order of the models' atom types.")
     initial: Initial
     explore: Explore
     select: Select = Select()
     label: Label
     train: AnyTrain = Field(default_factory=default_train)
     teacher: Teacher | None = Field(
-        default=None, description="Learns from the reference and labels in its place, for `train`; null: none."
+        default=None,
+        description="A model that learns from the reference, then labels in its place for `train`; null: none.",
     )
     stop: Stop = Stop()
     final: FinalModels = FinalModels()
     glass: Glass | None = Field(default=None, description="Melt-quench with the final models; null: none.")
-    benchmark: Benchmark | None = Field(default=None, description="What is measured with them; null: nothing.")
+    benchmark: Benchmark | None = Field(default=None, description="Properties to measure with them; null: nothing.")
     potentials: tuple[Potential, ...] = Field(
         default=(), description="Other potentials for the same glass and benchmark."
     )

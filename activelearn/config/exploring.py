@@ -196,7 +196,7 @@ class ReferenceMD(Section):
 class Initial(Section):
     """Initial data: crystals and packings, relaxed, scaled, perturbed, and moved by short MD."""
 
-    systems: tuple[System, ...] = Field(default=(), description="May be empty with from_ledger: only labels.")
+    systems: tuple[System, ...] = Field(default=(), description="May be empty with from_ledger.")
     relax: Relax | None = Field(default=None, description="Relax crystals with the reference first; null: do not.")
     relax_packed: Relax | None = Field(
         default=Relax(fmax=0.5, max_steps=100, cell=False), description="The same for packings; null: as packed."

@@ -125,7 +125,7 @@ def commands(text: str) -> list[Command]:
         bare = Command(number, " ".join(line.split()), ())
         content = _without_comment(line, bare)
         if strange := next((mark for mark in content if not mark.isascii()), None):
-            raise bare.wrong(f"{strange!r} is not ASCII", "ASCII characters", "type it again")
+            raise bare.wrong(f"{strange!r} is not ASCII", "ASCII characters", "retype it")
         content, put_in = _substituted(content, bare)
         if words := tuple(_words(content, bare)):
             found.append(Command(number, bare.typed, words, put_in))

@@ -31,12 +31,20 @@ ChunkedStation = Literal["prepare", "initial", "explore", "label", "train", "fin
 ALIKE: Final = {"teach": "train", "distil": "explore"}
 #: Category of the Fireworks that compute almost nothing: select, gather, decide.
 LIGHT: Final = "light"
-Walltime = Annotated[str, StringConstraints(pattern=r"^(\d+-)?\d{1,2}:\d{2}:\d{2}$")]
+
+
+def _is_some_time(given: str) -> str:
+    if not given.strip("0-:"):
+        raise ValueError(f"{given} is no time at all - expected one that a job can run in, such as 24:00:00")
+    return given
+
+
+Walltime = Annotated[str, StringConstraints(pattern=r"^(\d+-)?\d{1,2}:[0-5]\d:[0-5]\d$"), AfterValidator(_is_some_time)]
 #: A word of the batch system: no white space, no shell syntax.
 Word = Annotated[str, StringConstraints(pattern=r"^[\w.:,=+/@%-]+$")]
 #: How many CPUs a job has here, as Slurm, Torque and LSF say it. (NCPUS, the word of PBS, may be anybody's.)
 _CPUS_OF_JOB: Final = ("SLURM_CPUS_ON_NODE", "PBS_NUM_PPN", "LSB_DJOB_NUMPROC")
-#: Names of variables that hold what nobody else may read.
+#: Names of environment variables that hold secrets.
 SECRET: Final = re.compile(r"(?i)passw|passphrase|secret|token|credential|api_?key|mongo.*ur[il]")
 
 
@@ -82,9 +90,9 @@ def n_cpus() -> int:
 
 
 def n_gpus(gres: str | None) -> int | None:
-    """Return how many GPUs ``gpu:4``, ``gpu:a100:4``, ``gpu`` or ``4`` are; None: it does not say."""
+    """Return how many GPUs ``gpu:4``, ``gpu:1080ti:4``, ``gpu`` or ``4`` are; None: it does not say."""
     for one in (gres or "").split(","):
-        found = re.fullmatch(r"(?:gres[:/])?gpu(?::[A-Za-z][\w.-]*)?(?::(\d+))?|(\d+)", one)
+        found = re.fullmatch(r"(?:gres[:/])?gpu(?::(?!\d+$)[\w.-]+)?(?::(\d+))?|(\d+)", one)
         if found is not None:
             return int(found[1] or found[2] or 1)
     return None
@@ -102,14 +110,14 @@ class Queue(Section):
     system: Literal["slurm", "pbs", "torque", "lsf"] = Field(
         default="slurm", description="The batch system; pbs: PBS Professional and OpenPBS."
     )
-    partition: Word | None = Field(default=None, description="Of Slurm; the queue of the others, which they need.")
+    partition: Word | None = Field(default=None, description="Partition (Slurm) or queue (PBS and LSF, required).")
     walltime: Walltime | None = Field(default=None, description="HH:MM:SS or D-HH:MM:SS.")
     nodes: Annotated[PositiveInt, of("number of nodes")] = 1
     ntasks: TasksAtATime = 1
     cpus_per_task: TasksAtATime | None = None
     memory_GB: Annotated[PositiveFloat, of("memory")] | None = Field(default=None, description="Of a node.")
-    gres: Word | None = Field(default=None, description="Such as gpu:4; beside Slurm GPUs alone.")
-    account: Word | None = Field(default=None, description="Of LSF the project.")
+    gres: Word | None = Field(default=None, description="Such as gpu:4; on PBS and LSF, GPUs only.")
+    account: Word | None = Field(default=None, description="Account; the project of LSF.")
     qos: Word | None = Field(default=None, description="Of Slurm alone.")
     constraint: Word | None = Field(
         default=None,
@@ -122,13 +130,13 @@ class Queue(Section):
             return self
         if self.partition is None:
             raise ValueError(
-                f"partition: null - expected the name of a queue of {self.system}, for FireWorks counts the jobs that "
-                "wait in it, and would submit without end"
+                f"partition: null - expected the name of a queue of {self.system}: FireWorks counts the jobs that "
+                "wait in it, and otherwise submits without end"
             )
         if self.qos is not None:
-            raise ValueError(f"qos: {self.qos} - expected none, for {self.system} has no such word - remove it")
+            raise ValueError(f"qos: {self.qos} - expected null, since {self.system} has no such option - remove it")
         if self.gres is not None and self.n_gpus is None:
-            raise ValueError(f"gres: {self.gres} - expected GPUs alone, such as gpu:1 - correct it")
+            raise ValueError(f"gres: {self.gres} - expected only GPUs, such as gpu:1 - correct it")
         return self
 
     @property

@@ -124,6 +124,9 @@ def _problem(model: type[Section], at: Location, items: list[ErrorDetails], wher
         alternatives = [key for kind in owner.alternatives() for key in kind.model_fields]
         keys = list(dict.fromkeys([*owner.model_fields, *owner.sections(), *alternatives]))
         key = str(at[-1])
+        if key in keys:
+            kinds = f"another kind of {'.'.join(map(str, at[:-1])) or model.__name__.lower()} has it"
+            return f"{where}: {location}: unknown key here - {kinds} - remove it, or choose that kind"
         ours = _OF_OTHERS.get(key)
         hint = nearest(ours if ours is not None and ours in keys else key, keys)
         added = ", or install the package that adds it" * (owner.model_config.get("extra") == "allow")
@@ -185,4 +188,5 @@ def _wanted(model: type[Section], location: tuple[Any, ...]) -> str:
     if text is None and section is not None and section.__doc__:
         text = section.__doc__.splitlines()[0]
     name = f"item {location[-1] + 1}" if isinstance(location[-1], int) else location[-1]
-    return (text or f"a value for {name}").rstrip(".")
+    text = (text or f"a value for {name}").rstrip(".")
+    return text[:1].lower() + text[1:] if text.split()[0][1:].islower() else text  # but MD, Hermann-Mauguin

@@ -94,7 +94,7 @@ class Committee(Section):
     """The other members of an ensemble whose first is the ASE calculator: with it they give the force deviation."""
 
     argument: str = Field(description="The argument of `ase` that is the file of a member, such as: model.")
-    models: Annotated[tuple[ModelPath, ...], Program()] = Field(min_length=1, description="Files of the others.")
+    models: Annotated[tuple[ModelPath, ...], Program()] = Field(min_length=1, description="Files of the other members.")
     sha256: tuple[str, ...] = Field(default=(), description="Of the models; filled in when a potential is read.")
     window: tuple[ForceDeviation, ForceDeviation] | None = Field(
         default=None, description="Trust window (f_lo, f_hi) of the ensemble (eV/Å); null: deviations are not judged."

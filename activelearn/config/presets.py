@@ -61,7 +61,9 @@ def resolved(section: str, given: Any, where: Path) -> Any:  # noqa: ANN401 - ra
 
 
 def with_preset(section: str, given: Any, where: Path) -> Any:  # noqa: ANN401 - raw YAML
-    """Return the same for what is neither a name nor a path, with its strings unchanged."""
+    """Return the same with its strings unchanged; of a section of a campaign, text is the name of a preset."""
+    if isinstance(given, str) and section in PRESET_SECTIONS:
+        given = {"preset": given}
     if not isinstance(given, Mapping):
         return given
     data = dict(given)

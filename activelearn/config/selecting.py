@@ -67,14 +67,14 @@ class Rescue(Section):
     frames_per_walk: Annotated[PositiveInt, of("number of frames of a walk")] = 4
     mined_per_walk: Annotated[NonNegativeInt, of("number of frames of a walk")] = Field(
         default=5,
-        description="In any pass, the number of last sane candidates of a failed walk that are always kept.",
+        description="Number of candidates just before the failure of a walk that are always kept, in any pass.",
     )
     share: Share = Field(default=0.5, description="Share of max_frames reserved for failed frames.")
     train_factor: Annotated[PositiveFloat, of("factor on the training")] = Field(
         default=1.5, description="Factor by which training after a rescue is longer."
     )
     max_in_a_row: Annotated[PositiveInt, of("number of passes")] = Field(
-        default=3, description="Number of consecutive rescued passes after which another one ends the loop."
+        default=3, description="Maximum number of consecutive rescued passes; one more ends the loop."
     )
 
 

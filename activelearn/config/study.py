@@ -18,11 +18,12 @@ class OwnGlasses(Section):
     """Glasses that one has, which are measured instead of any that potentials would make."""
 
     files: tuple[FolderPath, ...] = Field(
-        min_length=1, description="Structure files (extended XYZ, and what else ASE reads), or folders of studies."
+        min_length=1,
+        description="Structure files (extended XYZ or another format that ASE reads), or folders of studies.",
     )
     series: Series
     x: tuple[float, ...] | None = Field(
-        default=None, min_length=1, description="Compositions that they have; null: any of the series."
+        default=None, min_length=1, description="Their compositions; null: any of the series."
     )
 
     @property
@@ -36,9 +37,9 @@ class Study(Document):
 
     name: Name
     random_seed: NonNegativeInt = 1
-    potentials: tuple[Potential, ...] = Field(description="None only with `glasses`, or nothing could be measured.")
+    potentials: tuple[Potential, ...] = Field(description="Potentials to compare; may be empty with `glasses`.")
     glass: Glass | None = None
-    glasses: OwnGlasses | None = Field(default=None, description="Glasses that one has, instead of making them.")
+    glasses: OwnGlasses | None = Field(default=None, description="Existing glasses, instead of making any.")
     benchmark: Benchmark | None = None
     cited: tuple[Cited, ...] = Field(default=(), description="Published numbers that results are compared with.")
 
@@ -48,11 +49,11 @@ class Study(Document):
         if len(set(slugs)) < len(slugs):
             raise ValueError(f"potentials need different names, got {[p.name for p in self.potentials]}")
         if not self.potentials and self.glasses is None:
-            raise ValueError("potentials: none - expected one or more, or `glasses` that one has")
+            raise ValueError("potentials: none - expected one or more, or existing `glasses`")
         if self.glass is not None and self.glasses is not None:
-            raise ValueError("both glass and glasses - expected one of them: glasses are made, or given")
+            raise ValueError("both glass and glasses - expected one of them: glasses to make, or existing ones")
         if self.glasses is not None and self.benchmark is None:
-            raise ValueError("glasses without benchmark - expected what is measured of them")
+            raise ValueError("glasses without benchmark - expected the properties to measure on them")
         if self.glass is None and self.benchmark is None:
             raise ValueError("neither glass nor benchmark - expected at least one of them, else there is nothing to do")
         return self

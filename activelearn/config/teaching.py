@@ -8,7 +8,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from activelearn.config.bounds import of
 from activelearn.config.exploring import ReferenceMD
-from activelearn.config.section import ForceDeviation, Section
+from activelearn.config.section import ForceDeviation, Section, want_different
 from activelearn.config.training import AnyTrain
 
 
@@ -33,6 +33,7 @@ class Teacher(Section):
     def _drives_its_walks(self) -> Teacher:
         if self.md.driver is not None:
             raise ValueError("md.driver: the first member of the teacher drives its walks - expected no driver")
+        want_different("md.temperatures_K", self.md.temperatures_K)
         if self.md.every > self.md.n_steps:
             raise ValueError(
                 f"md.every = {self.md.every} of n_steps = {self.md.n_steps} steps - expected a smaller one"

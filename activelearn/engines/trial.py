@@ -170,7 +170,8 @@ class _Trial:
         else:
             more = ", or raise label_timeout_s of the machine profile" if "no answer within" in what else ""
             again = "fix the cause, and run the same command again"
-            what = what.partition(" - ")[0]
+            what, _, own = what.partition(" - expected ")
+            what, wanted = what.partition(" - ")[0], own.partition(" - ")[0] or wanted
             line = f"{self.where}: {self.reference.name}: {what} - expected {wanted} - {step}{more}; {again}"
             self.outcome.faults.append(one_line(line))
         self.is_over = True

@@ -46,6 +46,8 @@ REFUSALS: Final = {
     "only the trace of the stress": "expected all six components, which VASP has with ISIF = 2 or 3 - compute it again",
     "no atoms": "expected at least one atom - nothing to do",
     "not periodic": "expected a cell that is periodic in all directions - put the atoms into one",
+    physics.ZERO_ENERGY: "expected the energy that the forces belong to - write the file again with it",
+    physics.ZERO_FORCES: "expected the forces on all atoms - write the file again with them",
     "no element": "expected chemical symbols for all atoms - name the elements (type_map.raw)",
     "not finite": "expected only finite numbers - compute the frame again",
     "left-handed cell": "expected right-handed lattice vectors, for LAMMPS - swap two of them and compute it again",
@@ -55,7 +57,7 @@ REFUSALS: Final = {
     "not whole": "expected all numbers of the step - use the complete output, or compute it again",
     "no positions": "expected the atoms of that step, which CP2K writes to PROJECT-pos-1.xyz (cells: PROJECT-1.cell) "
     "- put the files next to the output",
-    "forces without those on fixed atoms": "expected the forces on all atoms - compute it again without constraints",
+    physics.FIXED: "expected the forces on all atoms - compute it again without constraints",
     "damaged": "expected whole numbers of columns, lines and atoms - fix it, or do nothing: the other frames count",
     "two values of one label": "expected one value per label - choose with --keys, or remove the other one",
     "stress against virial": "expected virial = -volume x stress, ASE's sign - remove the wrong one from the file",
@@ -223,6 +225,11 @@ def import_labels(
     reads: list[Read] = []
     names = None if keys is None else parsed_keys(keys)
     for path in paths:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise ConfigError(
+                f"{path}: a pipe or a device - expected a file or a folder, since labels are read more than once - "
+                "write it to a file first; nothing was imported"
+            )
         kind = file_format or format_of(path)
         identity = _one_identity(path, kind, identity)
         reads += physics.judged(read(path, kind, names))

@@ -45,6 +45,7 @@ def read_deepmd(path: Path, kinds: Sequence[str] = ()) -> Iterator[Read]:
     systems = sorted(file.parent for file in path.rglob("type.raw"))
     if not systems:
         raise ConfigError(f"{path}: contains no type.raw - expected a folder of deepmd/npy systems - check the path")
+    parameters: dict[str, set[bytes]] = {}
     for system in systems:
         folders = sorted(folder for folder in system.glob("set.*") if folder.is_dir())
         if not folders and not (system / "coord.raw").is_file():
@@ -59,7 +60,37 @@ def read_deepmd(path: Path, kinds: Sequence[str] = ()) -> Iterator[Read]:
                 f"defines the elements of the atoms - {_MEND}"
             )
         for folder in [system] if not mixed and _is_rounded(system, folders) else folders or [system]:
+            _want_one_state(system, folder, parameters)
             yield from _read_set(system, folder, kinds)
+
+
+#: What an energy depends on besides the structure: of a frame, and of each atom.
+_OF_FRAMES, _OF_ATOMS = ("fparam",), ("aparam", "spin")
+
+
+def _want_one_state(system: Path, folder: Path, seen: dict[str, set[bytes]]) -> None:
+    """Refuse frames whose energies depend on something that differs between them and that no model here is told.
+
+    Parameters
+    ----------
+    system, folder
+        Its files.
+    seen
+        Values of the sets before this one, which are added to: of each parameter, and of each parameter and system.
+    """
+    for name in (*_OF_FRAMES, *_OF_ATOMS):
+        path = folder / (name + _suffix(folder))
+        if not path.is_file():
+            continue
+        values = _loaded(path, np.float64, 2)
+        place = name if name in _OF_FRAMES else f"{name} of {system}"
+        found = seen.setdefault(place, set())
+        found |= {row.tobytes() for row in np.atleast_1d(values)}
+        if len(found) > 1:
+            raise ConfigError(
+                f"{path}: frames with different {name} - expected the same in all frames of an import, since models "
+                "here see structures only - select those of one value (such as one electronic temperature)"
+            )
 
 
 def _is_rounded(system: Path, folders: Sequence[Path]) -> bool:
@@ -80,7 +111,7 @@ def _is_rounded(system: Path, folders: Sequence[Path]) -> bool:
 
 def _read_set(system: Path, folder: Path, by_type: Sequence[str]) -> Iterator[Read]:
     has_kinds = (system / "type_map.raw").is_file()
-    kinds = (system / "type_map.raw").read_text().split() if has_kinds else [*by_type]
+    kinds = (system / "type_map.raw").read_text(encoding="utf-8-sig").split() if has_kinds else [*by_type]
     if len(set(kinds)) < len(kinds):
         raise ConfigError(f"{system}/type_map.raw: {' '.join(kinds)} - expected each element once - {_MEND}")
     found = _arrays(folder)
@@ -162,7 +193,7 @@ def _loaded(path: Path, dtype: type, n_dimensions: int) -> NDArray[Any]:
             return np.asarray(np.load(path, allow_pickle=False))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of an empty file, which is reported elsewhere
-            return np.loadtxt(path, dtype=dtype, ndmin=n_dimensions)  # type: ignore[call-overload,no-any-return]
+            return np.loadtxt(path, dtype=dtype, ndmin=n_dimensions, encoding="utf-8-sig")  # type: ignore[call-overload,no-any-return]
     except (ValueError, EOFError, OSError, TypeError) as error:
         what = "a numpy array" if path.suffix == ".npy" else "numbers"
         raise ConfigError(f"{path}: cannot be read as {what} ({error}) - expected {what} - {_MEND}") from error

@@ -33,7 +33,7 @@ NAMES: Final = {
     "virial": ("virial", "virials"),
 }
 _LABEL_LIKE: Final = re.compile(r"(?i)energy|forces?$|stress|virials?$")
-#: Keys of a frame besides labels; for duplicates of other keys, ASE's last one is accepted.
+#: Keys of a frame other than labels; for duplicates of other keys, ASE's last one is accepted.
 _FRAME: Final = {"lattice", "properties", "pbc"}
 _OF_A_REFERENCE: Final = re.compile(r"(?i)(ref|dft)_?(energy|forces|stress|virial)$")
 _COLUMNS: Final = re.compile(r"\bProperties\s*=\s*\"?([^\s\"]+)|\bLattice\s*=")

@@ -32,14 +32,15 @@ def format_of(path: Path) -> str:
         raise ConfigError(f"{path}: no such file - expected labelled structures - check the path")
     if path.is_dir():
         return "abacus" if (path / "INPUT").is_file() else "deepmd"
-    if {".extxyz", ".xyz"} & set(path.suffixes[-2:]):
+    suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
+    if {".extxyz", ".xyz"} & {*suffixes}:
         return "extxyz"
-    if path.suffix == ".npz":
+    if suffixes[-1:] == [".npz"]:
         return "npz"
     if "OUTCAR" in path.name:
         return "outcar"
-    if path.suffix in BY_SUFFIX:
-        return BY_SUFFIX[path.suffix]
+    if suffixes and suffixes[-1] in BY_SUFFIX:
+        return BY_SUFFIX[suffixes[-1]]
     with opened(path) as text:
         beginning = text.read(_N_BEGINNING)
     for words, kind in BY_WORDS.items():

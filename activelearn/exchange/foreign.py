@@ -42,7 +42,7 @@ OURS: Final = {
     "ase/extxyz": "extxyz",
     **{f"abacus{how}/{what}": "abacus" for how in ("", "/pw", "/lcao") for what in ("scf", "md", "relax")},
 }
-#: Formats of ASE that hold energies and forces of periodic structures, besides those that we read ourselves.
+#: Formats of ASE that hold energies and forces of periodic structures, apart from those that we read ourselves.
 ASE_FORMATS: Final = (
     "abinit-gsr", "abinit-out", "castep-castep", "castep-geom", "castep-md", "db", "elk", "gpw", "json", "nwchem-out",
     "onetep-out", "qbox", "traj",

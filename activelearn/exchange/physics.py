@@ -33,10 +33,19 @@ MAX_DRIFT, MAX_DRIFT_SHARE, MAX_DRIFT_IN_ALL = 0.05, 0.1, 0.3
 #: Tolerance of the symmetry of a virial, relative to its largest component (and to 1 eV).
 MAX_ASYMMETRY: Final = 0.05
 
+#: Sum of the forces, eV/Å, above which an atom without any was held: where symmetry leaves it none, the others cancel.
+MAX_SUM_BY_SYMMETRY: Final = 0.01
+
+#: Tolerance of symmetry, Å, and the largest structure in which it is sought.
+SYMMETRY, MAX_SYMMETRY_SOUGHT = 1.0e-3, 2000
+
 #: Reasons, as in the refusals.
 IMPOSSIBLE: Final = "impossible numbers"
 ON_TOP: Final = "atoms on top of each other"
 NET_FORCE: Final = "forces that do not add up to zero"
+FIXED: Final = "forces without those on fixed atoms"
+ZERO_ENERGY: Final = "zero for an energy, but not for the forces"
+ZERO_FORCES: Final = "zeros for forces, in a structure without symmetry"
 UNITS: Final = "energy and forces in different units"
 STRESS_UNITS: Final = "energy and stress in different units"
 APART: Final = "energy and forces that do not belong together"
@@ -144,9 +153,40 @@ def _impossible(frame: Frames) -> tuple[str, str] | None:
     if (close := _closest(frame)) is not None:
         return ON_TOP, close
     drift, size = float(np.linalg.norm(forces.sum(axis=0))) / n, float(np.sqrt((forces**2).sum(axis=1).mean()))
+    if (zeros := _zeros(frame, drift * n)) is not None:
+        return zeros
     if drift > max(MAX_DRIFT, MAX_DRIFT_SHARE * size, MAX_DRIFT_IN_ALL / n):
         return NET_FORCE, f"{drift:.3g} eV/Å per atom remain, with a root mean square of {size:.3g}"
     return None
+
+
+def _zeros(frame: Frames, net_force: float) -> tuple[str, str] | None:
+    """Return the reason if zeros stand for numbers that were not computed, or None.
+
+    An atom has exactly no force where symmetry says so, or out of reach of the others; either way the forces on the
+    others cancel. CP2K and dpdata's reader of ASE trajectories print zeros for fixed atoms.
+    """
+    forces, energy = frame.label("forces")[0], float(frame.label("energy")[0])
+    is_still = ~forces.any(axis=1)
+    if is_still.all():
+        is_known = frame.n_atoms < 3 or frame.n_atoms > MAX_SYMMETRY_SOUGHT or _has_symmetry(frame)
+        return None if is_known else (ZERO_FORCES, f"{frame.n_atoms} atoms")
+    if energy == 0.0:
+        return ZERO_ENERGY, f"{np.abs(forces).max():.3g} eV/Å is the largest force"
+    if is_still.any() and net_force > MAX_SUM_BY_SYMMETRY:
+        n = int(is_still.sum())
+        return FIXED, f"{n} atom{'s have' if n > 1 else ' has'} none at all, and {net_force:.3g} eV/Å remain"
+    return None
+
+
+def _has_symmetry(frame: Frames) -> bool:
+    """Return whether there is more than the identity, within 0.001 Å; without it no force vanishes."""
+    import spglib
+
+    _, numbers = np.unique(frame.symbols, return_inverse=True)
+    cell = (frame.cell[0].tolist(), frame.fractional()[0].tolist(), (numbers + 1).tolist())
+    found = spglib.get_symmetry(cell, symprec=SYMMETRY)
+    return found is None or len(found["rotations"]) > 1
 
 
 def _closest(frame: Frames) -> str | None:

@@ -30,8 +30,8 @@ _OPENERS: Final[dict[str, Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lz
 
 
 def opened(path: Path) -> IO[str]:
-    """Open a text file, which may end with .gz, .bz2 or .xz; bytes that are not text are replaced."""
-    found: IO[str] = _OPENERS.get(path.suffix, open)(path, "rt", encoding="utf-8", errors="replace")
+    """Open a text file, which may end with .gz, .bz2 or .xz; bytes that are not text are replaced, a BOM is skipped."""
+    found: IO[str] = _OPENERS.get(path.suffix.lower(), open)(path, "rt", encoding="utf-8-sig", errors="replace")
     return found
 
 

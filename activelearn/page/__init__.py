@@ -81,7 +81,7 @@ def bounds_in(folder: Path, given: Sequence[str] = ()) -> dict[str, float]:
         There is no such rule, or it is no number.
     """
     path, of_machine = folder / "machine.yaml", dict[str, float]()
-    with suppress(ActiveLearnError):  # the page says that it cannot be read, and is written all the same
+    with suppress(ActiveLearnError):  # the page says that it cannot be read, and is still written
         of_machine = load_machine(str(path)).finding_bounds if path.is_file() else {}
     return bounds_of(given, RULES, of_machine)
 
@@ -94,7 +94,7 @@ def at_end(folder: Path, machine: Machine) -> str:
     folder
         Of a campaign or a study.
     machine
-        Says whether a page is wanted ("" if it is not), and with which bounds.
+        Says whether to write a page, and with which bounds.
     """
     if machine.report is False:
         return ""

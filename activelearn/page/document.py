@@ -35,7 +35,7 @@ def page(seen: Seen, folder: Path, bounds: Mapping[str, float] | None = None, *,
     bounds
         Of findings, by key; None: the defaults.
     refresh_s
-        After how long it loads itself again, s; None: never.
+        Seconds after which it reloads; None: never.
     """
     limits = dict(bounds) if bounds is not None else bounds_of((), RULES)
     found = findings_of(seen, limits)
@@ -91,7 +91,7 @@ def _title(seen: Seen) -> str:
 def _foot(folder: Path, refresh_s: float | None) -> Html:
     now = datetime.now(tz=timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     again = f"activelearn report {typed(folder.name)}"
-    followed = f"It loads itself again every {refresh_s:.0f} s while the run is followed. " if refresh_s else ""
+    followed = f"It reloads every {refresh_s:.0f} s while the run is followed. " if refresh_s else ""
     return tag(
         "footer",
         followed,

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from activelearn import descriptor
+from activelearn import descriptor, select
 from activelearn.config import Campaign
 from activelearn.frames import FloatArray, Frames
 from activelearn.records import Iteration
@@ -99,7 +99,7 @@ def principal(vectors: FloatArray) -> tuple[FloatArray, tuple[float, float]]:
 
 
 def _spread(parts: Sequence[Frames], most: int) -> list[Frames]:
-    """Return at most so many frames of some parts, evenly spread over them."""
+    """Return a limited number of frames, evenly spread over some parts."""
     places = [(part, k) for part in parts for k in range(len(part))]
     chosen = np.unique(np.linspace(0, len(places) - 1, min(most, len(places))).round().astype(int)) if places else ()
     return [places[k][0][places[k][1]] for k in chosen]
@@ -123,9 +123,9 @@ def _walked(store: Store, records: Sequence[Iteration]) -> Iterator[tuple[str, i
     every = -(-len(walked) // _MOST_ITERATIONS) or 1
     shown = walked[::-1][::every]
     for record in reversed(shown):
-        selection = record.selection
+        f_hi = select.f_hi_by_walk(store.campaign(record.index), store, record.index)
         for frame in _spread(store.training(record.index), _MOST["walked"] // len(shown)):
-            if selection is not None and float(frame.origin["max_devi_f"][0]) >= selection.f_hi:
+            if float(frame.origin["max_devi_f"][0]) >= f_hi[str(frame.origin["walk"][0])]:
                 yield "rescued", record.index, frame
             else:
                 yield "mined" if _is_mined(store, record.index, frame) else "from the window", record.index, frame

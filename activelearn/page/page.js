@@ -205,7 +205,7 @@
     new ResizeObserver(() => scene && draw()).observe(canvas);
     return { load, redraw: draw };
   };
-  // Why structures of so many atoms are drawn in two dimensions; "": they are not. Where the CPU draws for WebGL, 1600
+  // Why structures with this number of atoms are drawn in two dimensions; "": they are not. Where the CPU draws for WebGL, 1600
   // atoms take seconds a picture.
   const whyFlat = (n) => {
     try {

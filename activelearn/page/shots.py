@@ -16,7 +16,7 @@ from activelearn.records import Iteration
 from activelearn.store import Store
 from activelearn.store.files import read_npz
 
-#: So many structures of a kind are shown; the page holds their coordinates.
+#: Number of structures shown of each kind; the page holds their coordinates.
 MOST: Final = 6
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from activelearn.frames import FloatArray
 from activelearn.page.markup import Html, joined, tag
@@ -94,7 +95,8 @@ def axis_of(name: str, values: Sequence[FloatArray], *, is_log: bool = False, ze
 def compact(value: float) -> str:
     """Return a tick's label."""
     if value != 0.0 and (abs(value) >= 1.0e5 or abs(value) < 1.0e-3):
-        return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
+        mantissa, exponent = f"{value:.5e}".split("e")
+        return f"{float(mantissa):g}e{int(exponent)}"
     return f"{value:.6g}"
 
 
@@ -148,8 +150,7 @@ class Plot:
         label
             Legend entry; None: not in the legend.
         """
-        is_whole = np.isfinite(x) & np.isfinite(y) & ((np.asarray(y) > 0.0) | (not self.y.is_log))
-        points = list(zip(self.px(x).tolist(), self.py(y).tolist(), is_whole.tolist(), strict=True))
+        points = zip(self.px(x).tolist(), self.py(y).tolist(), self._has_place(x, y).tolist(), strict=True)
         path, is_on = [], False
         for px, py, whole in points:
             if whole:
@@ -159,8 +160,12 @@ class Plot:
         if label is not None:
             self.name(label, style)
 
+    def _has_place(self, x: FloatArray, y: FloatArray) -> NDArray[np.bool_]:
+        """Return which points (n,) in the units of the axes are numbers that the axes have: a NaN is nowhere."""
+        return np.isfinite(x) & np.isfinite(y) & ((np.asarray(y) > 0.0) | (not self.y.is_log))
+
     def points(self, x: FloatArray, y: FloatArray, style: str, said: Sequence[str] = (), *, r: float = 3.0) -> None:
-        """Draw points.
+        """Draw points; one that is NaN is left out.
 
         Parameters
         ----------
@@ -173,9 +178,10 @@ class Plot:
         r
             Radius, pixels.
         """
-        for k, (px, py) in enumerate(zip(self.px(x).tolist(), self.py(y).tolist(), strict=True)):
+        px, py = self.px(x), self.py(y)
+        for k in np.flatnonzero(self._has_place(x, y)).tolist():
             told = tag("title", said[k]) if said else None
-            self.parts.append(tag("circle", told, cx=f"{px:.1f}", cy=f"{py:.1f}", r=r, class_=f"dot {style}"))
+            self.parts.append(tag("circle", told, cx=f"{px[k]:.1f}", cy=f"{py[k]:.1f}", r=r, class_=f"dot {style}"))
 
     def box(self, x: tuple[float, float], y: tuple[float, float], style: str, said: str = "", **more: float) -> None:
         """Draw a rectangle between two values of each axis."""
@@ -218,7 +224,7 @@ class Plot:
         return drawing(self.inner(), self.width, self.full_height, self.title)
 
     def inner(self) -> Html:
-        """Return the contents of the drawing, for use in another one."""
+        """Return the contents of the drawing, for use in another drawing."""
         return joined(self._frame(), tag("g", self.parts), self.names, self._legend_rows())
 
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 from activelearn.select import reach as reach
 from activelearn.select.accuracy import accuracy_after as accuracy_after
 from activelearn.select.accuracy import accuracy_of as accuracy_of
+from activelearn.select.calibration import f_hi_by_walk as f_hi_by_walk
 from activelearn.select.calibration import last_window as last_window
 from activelearn.select.calibration import pairs as pairs
 from activelearn.select.calibration import summary as summary

@@ -11,7 +11,8 @@ Candidates are not quite like the accurate frames, and the ensemble has been tra
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import Any, Final, NamedTuple
 
@@ -100,6 +101,17 @@ def window_of(campaign: Campaign, store: Store, iteration: int) -> tuple[float, 
     if settings.window == "fixed":
         return fixed
     return fit(last_pairs(store, iteration), settings) or fixed
+
+
+def f_hi_by_walk(campaign: Campaign, store: Store, iteration: int) -> Mapping[str, float]:
+    """Return the deviation from which on a frame has failed, eV/Å, by its walk: some stages have their own."""
+    window = window_of(campaign, store, iteration)
+    own = {stage.name: stage.window(window)[1] for stage in campaign.explore.stages if stage.has_window}
+    found: dict[str, float] = defaultdict(lambda: window[1])
+    if own and store.is_sealed("explore", iteration):
+        walks = store.plan("explore", iteration).tasks
+        found |= {task.id: own.get(task.parameters["stage"], window[1]) for task in walks}
+    return found
 
 
 def last_window(campaign: Campaign, store: Store) -> tuple[float, float]:

@@ -219,7 +219,7 @@ def _n_passes(store: Store, iteration: int, stages: tuple[str, ...]) -> int:
 
 
 def _audited(walks: Sequence[_Walk], settings: Select, rng: np.random.Generator) -> list[Indices]:
-    """Return, per walk, the accurate frames that are labelled all the same: each of the pass is equally likely."""
+    """Return, per walk, the accurate frames to label as an audit: each of the pass is equally likely."""
     n_accurate = np.array([int((walk.classes == FrameClass.ACCURATE).sum()) for walk in walks], dtype=np.int64)
     n = min(settings.audit_frames, int(n_accurate.sum()))
     shares = rng.multivariate_hypergeometric(n_accurate, n) if n else np.zeros(len(walks), dtype=np.int64)

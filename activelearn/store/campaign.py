@@ -68,6 +68,8 @@ from activelearn.store.version import migrate
 _OF_ITERATION: Final = re.compile(
     r"iter-(\d{3,})/.*|dataset/(?:iter|held-out|taught|taught-held-out)-(\d{3,})\.npz|study-(\d{3})(?:-\d+)?/study\.yaml"
 )
+#: How the last line of an accepted campaign begins.
+_NUMBER: Final = "# accepted as number "
 #: What only an iteration that was opened has in its folder.
 _OPENED: Final = ("iteration.json", "chosen.npz", "*/plan.json", "*/result.json")
 
@@ -107,7 +109,8 @@ class Store(Folder):
             The folder has files of something else that the campaign would overwrite.
         """
         store = cls(folder)
-        store.begin_with(store.folder / "campaign" / "000.yaml", campaign.to_yaml())
+        file = store.folder / "campaign" / "000.yaml"
+        store.begin_with(file, _numbered(file, campaign))
         return store
 
     missing = (
@@ -174,11 +177,11 @@ class Store(Folder):
         files, opened = self.campaign_files(), self.opened_iterations()
         if opened:
             last = read_yaml(self.iteration_folder(opened[-1]) / "campaign.yaml")
-            known = [read_yaml(file) for file in reversed(files)]
+            known = [read_accepted(file) for file in reversed(files)]
             # Another version writes the same campaign with other keys: then the meaning is compared.
             if last not in known and _parsed(last) not in map(_parsed, known):
                 raise gone(self.folder / "campaign" / f"{len(files):03d}.yaml")
-        return self.places.of_sealed(_parsed(read_yaml(files[-1])))
+        return self.places.of_sealed(_parsed(read_accepted(files[-1])))
 
     def as_begun(self, campaign: Campaign) -> Campaign:
         """Return a campaign as it is read now, with the paths under which this folder knows moved files."""
@@ -191,7 +194,7 @@ class Store(Folder):
 
     def _accepted(self) -> list[Campaign]:
         """Return the campaigns as they were accepted, the last one first."""
-        return [_parsed(read_yaml(file)) for file in reversed(self.campaign_files())]
+        return [_parsed(read_accepted(file)) for file in reversed(self.campaign_files())]
 
     def accept(self, campaign: Campaign) -> None:
         """Make `campaign` that of all iterations not yet open (call only with the lease held)."""
@@ -200,7 +203,8 @@ class Store(Folder):
         for path in (path for name in sealed_first for path in self.folder.glob(f"iter-*/{name}")):
             if int(path.parent.name[5:]) not in opened:  # left by a run that died while opening an iteration
                 path.unlink(missing_ok=True)
-        publish_yaml(self.folder / "campaign" / f"{len(self.campaign_files()):03d}.yaml", campaign.to_yaml())
+        file = self.folder / "campaign" / f"{len(self.campaign_files()):03d}.yaml"
+        publish_yaml(file, _numbered(file, campaign))
 
     # --- iterations ---------------------------------------------------------------------------------------------------
 
@@ -310,8 +314,8 @@ class Store(Folder):
         for i in range(max(self._records, default=0)):
             if i not in self._records:
                 raise Damaged(
-                    f"{self.iteration_file(i)}: gone - expected the record of iteration {i} - give the same command "
-                    "(activelearn run) again: it is made again from the sealed results"
+                    f"{self.iteration_file(i)}: gone - expected the record of iteration {i} - run the same command "
+                    "(activelearn run) again: it is rebuilt from the sealed results"
                 )
         return [self._records[i] for i in sorted(self._records)]
 
@@ -532,6 +536,28 @@ class Store(Folder):
         if not shared:
             return self.folder / "labels"
         return self.identity.beside(Path(here(shared)).expanduser().absolute())
+
+
+def _numbered(file: Path, campaign: Campaign) -> str:
+    """Return a campaign for one of the files of those that were accepted; the last line says for which."""
+    return f"{campaign.to_yaml()}{_NUMBER}{file.stem}\n"
+
+
+def read_accepted(file: Path) -> str:
+    """Return an accepted campaign as it was resolved.
+
+    Raises
+    ------
+    Damaged
+        Checksum mismatch, or it is in the place of another one.
+    """
+    text = read_yaml(file)
+    body, _, last = text.rstrip("\n").rpartition("\n")
+    if not last.startswith(_NUMBER):  # of an earlier version
+        return text
+    if (number := last.removeprefix(_NUMBER)) != file.stem:
+        raise damaged(file, f"it is number {number} of the campaigns that were accepted")
+    return f"{body}\n"
 
 
 @lru_cache(maxsize=8)

@@ -96,7 +96,7 @@ def disk_errors(path: Path) -> Iterator[None]:
         if (why := disk_reason(error)) is None:
             raise
         raise StoreError(
-            f"{path}: cannot be written: {why}, then give the same command again; nothing is lost"
+            f"{path}: cannot be written: {why}, then run the same command again; nothing is lost"
         ) from error
 
 
@@ -183,7 +183,7 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON
     except (ValueError, RecursionError, IsADirectoryError) as error:
         raise Damaged(
             f"{path}: damaged ({_told(error)}) - expected it as it was written - while its iteration is open, remove "
-            f"this file and give the same command again: it is made again from the products; of a closed iteration "
+            f"this file and run the same command again: it is made again from the products; of a closed iteration "
             f"{RESTORE}"
         ) from error
     return found

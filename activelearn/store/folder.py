@@ -130,7 +130,7 @@ class Folder(ABC):
 
     @property
     def uuid(self) -> str:
-        """Identity, the same wherever the folder is moved; a copy of the folder gets another one."""
+        """Identity, the same wherever the folder is moved; a copy of the folder gets a new one."""
         return self.identity.read()
 
     @property

@@ -306,6 +306,22 @@ def glasses_of(store: StudyStore) -> tuple[MadeGlass, ...]:
     return all_glasses_of(store).made
 
 
+def task_of(store: StudyStore, glass: MadeGlass) -> tuple[str, bool]:
+    """Return the task whose product has the path of a glass, and whether it is the second one there.
+
+    A porous glass is the second path of the dense one that it is cut from; one that was given has a product of its own.
+    """
+    if not glass.is_porous or any(task.id == glass.id for task in store.plan(GLASS, ONCE).tasks):
+        return glass.id, False
+    return glass.id.removesuffix(PORE_ENDING), True
+
+
+def has_path(store: StudyStore, glass: MadeGlass) -> bool:
+    """Return whether there is a path of a glass: there is none of a pore that was never cut."""
+    task, is_second = task_of(store, glass)
+    return not is_second or _PORE in store.read_meta(GLASS, ONCE, task)
+
+
 def path_of(store: StudyStore, glass: MadeGlass) -> GlassPath:
     """Return the path of a glass: for a porous one, the part after the pore was cut.
 
@@ -314,9 +330,9 @@ def path_of(store: StudyStore, glass: MadeGlass) -> GlassPath:
     StoreError
         The product is missing or damaged, or the pore was never cut.
     """
-    if not glass.is_porous:
-        return read_glass(store, glass.id).dense
-    found = read_glass(store, glass.id.removesuffix(PORE_ENDING)).porous
+    task, is_second = task_of(store, glass)
+    product = read_glass(store, task)
+    found = product.porous if is_second else product.dense
     if found is None:
         raise StoreError(f"{glass.id}: {glass.stamp} - expected a dense glass to cut the pore from - look at that one")
     return found
@@ -330,9 +346,9 @@ def end_of(store: StudyStore, glass: MadeGlass) -> Frames | None:
     StoreError
         The product is missing or damaged.
     """
-    prefix = f"{_PORE}/final/" if glass.is_porous else "final/"
+    task, is_second = task_of(store, glass)
+    prefix = f"{_PORE}/final/" if is_second else "final/"
     names = [f"{prefix}{name}" for name in ("symbols", "pbc", "cell", "positions")]
-    task = glass.id.removesuffix(PORE_ENDING) if glass.is_porous else glass.id
     arrays, _ = store.read_some(GLASS, ONCE, task, names)
     return Frames.from_arrays(arrays, prefix).wrapped() if len(arrays) == len(names) else None
 
@@ -352,10 +368,11 @@ def thermo_of(store: StudyStore, glass: MadeGlass) -> tuple[tuple[str, ...], tup
     StoreError
         The product is missing or damaged, or the pore was never cut.
     """
-    prefix = f"{_PORE}/" if glass.is_porous else ""
+    task, is_second = task_of(store, glass)
+    prefix = f"{_PORE}/" if is_second else ""
     names = [f"{prefix}thermo/{column.name}" for column in fields(Thermo)]
-    arrays, meta = store.read_some(GLASS, ONCE, glass.id.removesuffix(PORE_ENDING) if prefix else glass.id, names)
-    if glass.is_porous:
+    arrays, meta = store.read_some(GLASS, ONCE, task, names)
+    if is_second:
         meta = meta.get(_PORE, {})
     if len(arrays) < len(names) or "segments" not in meta:
         raise StoreError(f"{glass.id}: {glass.stamp} - expected a path with a thermo table - look at the dense one")

@@ -50,7 +50,7 @@ class Identity:
             what = "is missing or empty" if not found else f"is damaged ({found[:40]!r})"
             raise StoreError(
                 f"{self._uuid}: {what} - expected the 32 hexadecimal digits that identify this folder - restore it "
-                "from a copy, or remove this file and give the same command again: the folder gets a new identity, "
+                "from a copy, or remove this file and run the same command again: the folder gets a new identity, "
                 "and no label is lost"
             )
         return found

@@ -21,7 +21,7 @@ from activelearn.store.files import publish
 from activelearn.store.journal import Entry, Family
 
 SUFFIX: Final = ".idx"
-#: How many bytes at either end of a journal distinguish it from another one of the same size.
+#: How many bytes at either end of a journal distinguish it from others of the same size.
 _END: Final = 4096
 #: The fields of an entry that have a column each, in order.
 _COLUMNS: Final = tuple(name for name in Entry._fields if name not in {"journal", "family"})

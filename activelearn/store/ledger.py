@@ -120,7 +120,7 @@ class Ledger:
             Its record is damaged, and there is no other one.
         """
         if (found := self._read(key, Entry.read)) is None:
-            raise StoreError(f"{_damaged([self._lost[key]])}; give the same command again")
+            raise StoreError(f"{_damaged([self._lost[key]])}; run the same command again")
         return found
 
     def find(self, key: str) -> FrameLabel | None:

@@ -175,6 +175,8 @@ class Claim:
         return True
 
     def _is_stale(self, holder: dict[str, Any]) -> bool:
+        if not holder:
+            return True  # damaged, by a power failure: a holder that is alive cannot tell it is its own, and stops
         if holder.get("host") == HOST and "pid" in holder and holder.get("pids", namespace()) == namespace():
             if is_copied(holder.get("place"), self.path):
                 return True  # the holder of the original is irrelevant for the copy of its folder

@@ -182,7 +182,7 @@ class StudyStore(Folder):
         return self.folder / station
 
     def beside(self, iteration: int) -> list[str]:  # noqa: ARG002 - a study has no iterations
-        """Return which published files stand in no station's folder."""
+        """Return which published files are in no station's folder."""
         return [
             self.study_file.name,
             self.potentials_file.name,

@@ -1,7 +1,7 @@
 """The LaunchPad that a campaign was submitted to, and why the campaign stopped there.
 
 ``submitted.json`` names the one LaunchPad whose Fireworks may work in the folder (no credentials: host and database):
-Fireworks of another one, or from before `activelearn run` took over, find that out and end quietly.
+Fireworks of another LaunchPad, or from before `activelearn run` took over, find that out and end quietly.
 """
 
 from __future__ import annotations

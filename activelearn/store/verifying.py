@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from activelearn.errors import ActiveLearnError
-from activelearn.store.campaign import Store
-from activelearn.store.files import archived, gone, read_json, read_npz, read_yaml
+from activelearn.store.campaign import Store, read_accepted
+from activelearn.store.files import archived, gone, read_json, read_npz
 from activelearn.store.folder import PACK, Folder
 from activelearn.store.ledger import Ledger
 from activelearn.store.study import ONCE
@@ -185,7 +185,7 @@ def _checks(store: Folder, path: Path) -> None:
     elif store.seal_of(path) is not None:
         store.whole(path)
     elif path.parent == store.folder / "campaign" and path.suffix == ".yaml":
-        read_yaml(path)
+        read_accepted(path)
     elif path.suffix in readers:
         readers[path.suffix](path)
 

@@ -66,7 +66,7 @@ class _StationTask(FireTaskBase):  # type: ignore[misc]
             return self.act(phase, load_machine(folder / "machine.yaml"))
 
     def _leave(self, launchpad: LaunchPad | None) -> NoReturn:
-        """End this worker, and make its Firework ready for another one: the queue or the user asked it to stop."""
+        """End this worker, and make its Firework ready for the next: the queue or the user asked it to stop."""
         close_sessions()
         if launchpad is not None:
             with contextlib.suppress(Exception):  # a lost one is found by its ping: activelearn doctor

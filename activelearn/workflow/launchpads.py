@@ -108,7 +108,7 @@ class SharedLaunchPad(LaunchPad):  # type: ignore[misc]
         )
         if after is None:
             raise ValueError(
-                f"{self.identity}: an empty database - give `activelearn submit` again, which sets it up again"
+                f"{self.identity}: an empty database - run `activelearn submit` again, which sets it up again"
             )
         return int(after[counter]) - quantity
 

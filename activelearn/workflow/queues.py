@@ -1,7 +1,7 @@
 """What the batch system is asked for, in the words of FireWorks' queue adapters.
 
 FireWorks' own templates for PBS and LSF know neither memory nor GPUs (nor, for LSF, a project, or how many hosts), and
-the one for LSF has no interpreter. So these systems have templates of ours, which stand in the config folder.
+the one for LSF has no interpreter. So these systems have our own templates, which are in the config folder.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ LISTERS: Final = {
     "bjobs": ("bjobs", "-u", "all", "-noheader", "-o", "jobid"),
     "qstat": ("qstat",),
 }
+#: What shows one job, by the batch system.
+_SHOWS: Final = {"slurm": "squeue -j", "pbs": "qstat", "torque": "qstat", "lsf": "bjobs"}
 _NUMBER: Final = re.compile(r"^\s*(\d+)", re.MULTILINE)
 #: A line of Torque's qstat on a job that has ended, which it shows for minutes: ``123.server name user 00:01 C batch``.
 _ENDED: Final = re.compile(r"^\s*\d.*\s[CFX]\s+\S+\s*$\n?", re.MULTILINE)
@@ -100,7 +102,7 @@ def _resources(queue: Queue) -> str:
         memory = f",mem={_megabytes(queue) * queue.nodes}mb" if queue.memory_GB is not None else ""
         return ":".join(words) + memory
     words = [f"select={queue.nodes}", f"ncpus={cpus}"]
-    words += [f"mpiprocs={max(1, queue.ntasks // queue.nodes)}"] if queue.ntasks > 1 else []
+    words += [f"mpiprocs={-(-queue.ntasks // queue.nodes)}"] if queue.ntasks > 1 else []
     words += [f"mem={_megabytes(queue)}mb"] if queue.memory_GB is not None else []
     words += [f"ngpus={queue.n_gpus}"] if queue.n_gpus is not None else []
     words += [queue.constraint] if queue.constraint is not None else []
@@ -116,7 +118,7 @@ def _megabytes(queue: Queue) -> int:
 
 
 def _hours(queue: Queue, *, seconds: bool) -> str | None:
-    """Return a walltime without days, which PBS and LSF do not know; LSF takes hours and minutes."""
+    """Return a walltime without days, which PBS and LSF do not know; LSF takes hours and minutes (60, too)."""
     if queue.walltime is None:
         return None
     days, _, time = queue.walltime.rpartition("-")
@@ -130,6 +132,11 @@ def jobs_of(listing: str) -> Iterator[str]:
     yield from _NUMBER.findall(_ENDED.sub("", listing))
 
 
+def shown_by(queue: Queue, job: str) -> str:
+    """Return the command that shows a job."""
+    return f"{_SHOWS[queue.system]} {job}"
+
+
 def want_no_variable(folder: Path) -> None:
     """Refuse a folder whose path a worker would change.
 
@@ -141,6 +148,6 @@ def want_no_variable(folder: Path) -> None:
     if variable := _VARIABLE.search(str(folder)):
         raise ConfigError(
             f"{folder}: {variable[0]} in the path - expected a path without it for a LaunchPad, as FireWorks "
-            "substitutes the worker's variable of that name - rename it (a campaign folder may be moved), and give "
-            "the command again"
+            "substitutes the worker's variable of that name - rename it (a campaign folder may be moved), and run "
+            "the same command again"
         )

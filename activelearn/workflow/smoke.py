@@ -18,8 +18,8 @@ from activelearn import trees
 from activelearn.check import smoke
 from activelearn.check.agreement import FILE
 from activelearn.check.smoke import Probe
-from activelearn.config import Machine
-from activelearn.workflow.queues import queue_keys, want_no_variable
+from activelearn.config import Machine, Queue
+from activelearn.workflow.queues import queue_keys, shown_by, want_no_variable
 from activelearn.workflow.site import worker_line
 
 #: Interval of queries of the LaunchPad, s.
@@ -115,9 +115,10 @@ class Sent:
         if state == "RESERVED":
             jobs = [entry["reservation_id"] for entry in launch.get("state_history", ()) if entry.get("reservation_id")]
             job = jobs[-1] if jobs else "(without a number)"
+            shown = shown_by(self.machine.places[place].queue if self.machine.places else Queue(), job)
             return (
-                f"{place}: job {job} has not reported within {timeout_s:g} s - expected it to run - squeue -j {job}: "
-                "either it is pending (--timeout-s), or it ended before its program started (output in "
+                f"{place}: job {job} has not reported within {timeout_s:g} s - expected it to run - {shown}: either it "
+                f"is pending (--timeout-s), or it ended before its program started (output in "
                 f"{launch.get('launch_dir')})"
             )
         if state == "RUNNING":
@@ -126,7 +127,7 @@ class Sent:
                 "is the environment on a slow disk? wait longer with --timeout-s"
             )
         if state == "gone":
-            return f"{place}: its Firework is gone - expected a database that nobody empties - give the command again"
+            return f"{place}: its Firework was deleted from the database - run the same command again"
         whose = f"of category {category} " if category else ""
         return (
             f"{place}: no job {whose}was taken within {timeout_s:g} s - expected a worker for it - is one running? "
@@ -176,7 +177,7 @@ def sent(
     file
         my_launchpad.yaml.
     wants
-        What a campaign wants: :func:`activelearn.check.smoke.wants_of`.
+        What a campaign needs: :func:`activelearn.check.smoke.wants_of`.
     prepare
         Writes to the folder of the jobs what they compare with: :func:`activelearn.check.smoke.at_login`.
     """

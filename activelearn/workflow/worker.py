@@ -19,6 +19,7 @@ import fireworks.queue.queue_launcher
 import fireworks.scripts.qlaunch_run
 import fireworks.scripts.rlaunch_run
 import pymongo
+from fireworks.user_objects.queue_adapters.common_adapter import CommonAdapter
 from pymongo.errors import ConnectionFailure, PyMongoError
 
 from activelearn.errors import ConfigError, typed
@@ -27,6 +28,10 @@ from activelearn.workflow.launchpads import ANSWER_S, SharedLaunchPad
 
 log = logging.getLogger(__name__)
 _SCRIPT: Final = fireworks.queue.queue_adapter.QueueAdapterBase.get_script_str
+#: FireWorks counts the waiting jobs in lines that name their user, and `qstat -u` cuts a name: ``cyclead*``. Whole, it
+#: is found in none of them, and jobs are submitted without end.
+_COUNT: Final = CommonAdapter._parse_njobs
+_SHOWN_OF_USER: Final = 7
 #: How long a worker waits for a server that is being restarted, s. pymongo gives up after 30, and a job that has just
 #: finished could not report it.
 PATIENCE_S: Final = 600.0
@@ -93,6 +98,7 @@ def _cure(arguments: Sequence[str]) -> None:
     fireworks.core.rocket.PRINT_FW_JSON = False
     fireworks.core.rocket.REMOVE_USELESS_DIRS = "rapidfire" in arguments
     fireworks.queue.queue_adapter.QueueAdapterBase.get_script_str = _quoted(_SCRIPT)
+    CommonAdapter._parse_njobs = lambda adapter, said, user: _COUNT(adapter, said, user[:_SHOWN_OF_USER])
     fireworks.queue.queue_launcher.SUBMIT_SCRIPT_NAME = f"FW_submit-{unique_suffix()}.script"
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase.build import bulk
+from campaigns import end_sessions
 
 from activelearn.config import Machine, Reference
 from activelearn.engines import process
@@ -26,7 +27,7 @@ def one_worker(logs):
         patch.setenv("PYTHONPATH", str(Path(__file__).parents[1] / "engines"))
         patch.setenv("LD_LIBRARY_PATH", library_environment(None)["LD_LIBRARY_PATH"])
         yield Slot(Machine(name="test"), logs)
-        process.close_sessions()
+        end_sessions()
 
 
 def with_reference(study, reference, name=None):
@@ -36,7 +37,7 @@ def with_reference(study, reference, name=None):
 
 
 def alloy(random_seed):
-    """Six atoms in a skewed cell, none of them at a centre of symmetry: every strain wants its own relaxation."""
+    """Six atoms in a skewed cell, none of them at a centre of symmetry: every strain needs its own relaxation."""
     rng = np.random.default_rng(random_seed)
     atoms = bulk("Cu", "fcc", a=3.75) * (3, 2, 1)
     atoms.symbols = rng.permutation(["Cu", "Cu", "Cu", "Ag", "Ag", "Au"])

@@ -84,7 +84,7 @@ def test_peroxide_is_counted_in_formula_units_of_its_seed():
 
 
 def test_an_element_that_a_potential_does_not_know_is_a_problem(slot, tmp_path):
-    """EMT knows no sodium and no sulphur; the crystal after it is measured all the same."""
+    """EMT knows no sodium and no sulphur; the next crystal is still measured."""
     write(tmp_path / "copper.cif", bulk("Cu", "fcc", a=3.6))
     study = study_of(crystals={"seeds": ["Na2S_Fm-3m", str(tmp_path / "copper.cif")], "min_height_A": 3.0})
     found = measured(tmp_path, slot, study)
@@ -93,7 +93,7 @@ def test_an_element_that_a_potential_does_not_know_is_a_problem(slot, tmp_path):
 
 
 def test_a_machine_that_fails_on_everything_is_no_unknown_element(slot, tmp_path):
-    """No such module: what no retry mends, and not a verdict on the crystal."""
+    """No such module: no retry fixes that, and it is not a verdict on the crystal."""
     broken = EMT_REFERENCE.model_copy(update={"calculator": "no_such_module:Nothing"})
     with pytest.raises(Unfit, match="no_such_module"):
         unknown_elements(broken, ["Cu"], slot)

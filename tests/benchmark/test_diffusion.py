@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase.build import bulk
+from campaigns import end_sessions
 from made_glasses import findings_of, number, planned, results_of, run_one, study_folder, study_of
 
 from activelearn.benchmark import diffusion, displacement, maps
@@ -367,7 +368,7 @@ def direct(tmp_path):
     libraries = deepmd.library_environment(None)["LD_LIBRARY_PATH"]
     process.allow_engines()
     yield Slot(Machine(name="test", lammps=f"env LD_LIBRARY_PATH={libraries} {binary}"), tmp_path / "logs")
-    process.close_sessions()
+    end_sessions()
 
 
 def liquid(**more):

@@ -1,7 +1,7 @@
 """Every property on every kind of glass that a study may hold: a number or a stated problem, never an exception.
 
 The glasses are made by hand, of 32 Lennard-Jones atoms that differ in their masses and in what the series calls them;
-the station of benchmarks plans, runs and gathers, with LAMMPS where a property wants a potential.
+the station of benchmarks plans, runs and gathers, with LAMMPS where a property needs a potential.
 """
 
 import importlib.util
@@ -76,7 +76,7 @@ def study_of(asked) -> Study:
 
 @cache
 def frames_of(formula: tuple[tuple[str, int], ...], n_frames: int = 4) -> Frames:
-    """Argon's crystal, rattled anew in every frame, with these elements; sites in the middle of the cell are left."""
+    """Argon's crystal, rattled differently in every frame, with these elements; the middle of the cell stays free."""
     rng = np.random.default_rng(1)
     atoms = bulk("Ar", a=5.4, cubic=True) * (2, 2, 2)
     symbols = [element for element, n in formula for _ in range(n)]

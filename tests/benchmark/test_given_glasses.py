@@ -1,6 +1,7 @@
 """Glasses that one has: the table of those that are given is the table of those that are made; and what is refused."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from made_glasses import SERIES, folder_of_products, glass_path
 from test_every_glass import ASKED, DENSE, DYNAMICS, LJ, OFF, SHORT, board_of, product_of, study_of
 
 from activelearn import study as studies
+from activelearn.benchmark.property import Context
 from activelearn.config.yaml12 import dump
 from activelearn.engines.process import Slot
 from activelearn.records import Glasses
@@ -153,6 +155,23 @@ def test_each_potential_is_run_with_each_glass_that_is_given(made, slot, tmp_pat
     assert {r.condition["potential"] for r in found.results if r.name == "density"} == {"toy (EMT)"}, "one structure"
 
 
+def test_the_force_deviations_of_a_glass_are_those_of_the_potential_that_made_it(tmp_path):
+    """Beside the errors of another potential they would be taken for its own."""
+    frames = replace(DENSE, origin=DENSE.origin.copy())
+    frames.origin["max_devi_f"] = 0.2
+    product = GlassProduct(glass_path(frames, frames.volume))
+    folder_of_products(tmp_path / "source", study_of({**OFF, "density": True}), [product])
+    for name in ("toy (EMT)", "softer"):
+        (tmp_path / f"{name[:4]}.yaml").write_text(dump({**LJ, "name": name}))
+    potentials = (tmp_path / "toy .yaml", tmp_path / "soft.yaml")
+    measured(tmp_path, *potentials, "--glasses", tmp_path / "source", asked={"density": True})
+    store = StudyStore.open(tmp_path / "given")
+    context = Context(store.study, store, runs_potential=True)
+    of = {glass.potential: context.path(glass).frames.origin["max_devi_f"] for glass in context.glasses}
+    assert (of["toy (EMT)"] == 0.2).all()
+    assert np.isnan(of["softer"]).all()
+
+
 def spoilt(**changes):
     image = DENSE[0].to_ase()[0]
     for name, change in changes.items():
@@ -172,7 +191,26 @@ def _chlorine(image):
     image.symbols[0] = "Cl"
 
 
+def _with(**info):
+    return [spoilt(x=lambda image, info=one: image.info.update(info)) for one in _spread(info)]
+
+
+def _spread(info):
+    n = max(len(value) if isinstance(value, list) else 1 for value in info.values())
+    return [{key: value[k] if isinstance(value, list) else value for key, value in info.items()} for k in range(n)]
+
+
 BAD = {
+    "another x": (_with(x=7.5), "x=7.5 in a comment line is not in series toy (x = 0, 0.5, 1) - "),
+    "x in words": (_with(x="none"), "x=none in a comment line - expected a number - "),
+    "half a replica": (_with(replica=0.5), "replica=0.5 in a comment line - expected a whole number from 0 on - "),
+    "a negative replica": (_with(replica=-1), "replica=-1 in a comment line - expected a whole number from 0 on - "),
+    "a negative rate": (_with(cooling_rate_K_per_ps=-5), "cooling_rate_K_per_ps=-5 in a comment line - expected a num"),
+    "no rate": (_with(cooling_rate_K_per_ps=float("nan")), "cooling_rate_K_per_ps=nan in a comment line - expected a"),
+    "a rate in words": (_with(cooling_rate_K_per_ps="fast"), "cooling_rate_K_per_ps=fast in a comment line - expect"),
+    "two potentials in one": (_with(potential=["a", "b"]), "its frames have potential=a and potential=b, and are one"),
+    "two replicas in one": (_with(replica=[0, 1]), "its frames have replica=0 and replica=1, and are one glass - exp"),
+    "two rates in one": (_with(id="g", cooling_rate_K_per_ps=[1.0, 2.0]), "g: its frames have cooling_rate_K_per_ps="),
     "no cell": (spoilt(pbc=False), "frame 0: no periodic cell - "),
     "not a number": (spoilt(x=_nan), "frame 0: a coordinate is not finite - "),
     "overlapping atoms": (spoilt(x=_overlap), "frame 0: atoms 0 and 1 overlap, 0.17 Å apart - "),
@@ -209,11 +247,11 @@ def test_other_bad_input_costs_a_line(tmp_path):
             ("--glasses", tmp_path / "good.extxyz", "--series", series, "--x", "0"),
             "--glasses together with --glass, --x",
         ),
-        (("--glasses", tmp_path / "good.extxyz", mine, "--series", series), "structures, and no potential - "),
+        (("--glasses", tmp_path / "good.extxyz", mine, "--series", series), "a structure file, not a potential - "),
         (("--glasses", tmp_path / "mixed.extxyz", "--series", series), "their atoms in different orders - "),
         (
             ("--glasses", tmp_path / "good.extxyz", "--glasses", tmp_path / "good.extxyz", "--series", series),
-            "is in two",
+            "good names 2 glasses",
         ),
     ):
         done = in_process("benchmark", *arguments)
@@ -247,3 +285,16 @@ def test_glasses_in_the_yaml_of_a_study(tmp_path):
 
 def test_the_asked_properties_are_those_of_the_other_test():
     assert set(STRUCTURE) - {"maps"} <= {name.split(" ")[0] for name in ASKED}
+
+
+def test_a_porous_glass_that_is_given_as_a_file_is_measured_as_one(tmp_path):
+    """`activelearn glass` writes such files: glass/<id>-pore.extxyz, with that id in the comment line."""
+    image = DENSE[-1:].to_ase()[0]
+    image.info = {"id": "cut-pore", "potential": "toy", "x": 0.0}
+    write(tmp_path / "cut-pore.extxyz", image)
+    options = ("--glasses", tmp_path / "cut-pore.extxyz", "--series", series_file(tmp_path))
+    found, said = measured(tmp_path, *options, asked={"density": True, "rdf": {}})
+    assert "glass cut-pore: Na12P4S16 (x = 0), 1 frame of cut-pore.extxyz, made by toy" in said
+    assert [(g.id, g.is_porous) for g in found.glasses] == [("cut-pore", True)]
+    assert found.results
+    assert all(r.value is not None for r in found.results)

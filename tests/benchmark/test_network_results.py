@@ -49,7 +49,7 @@ def study_of(**over):
 
 
 def oxygen_in(atoms, n_bridging, n_terminal):
-    """Na4P2S7 with oxygen in so many of its bridging and terminal sites."""
+    """Na4P2S7 with oxygen in these numbers of bridging and terminal sites."""
     out = atoms.copy()
     n_formers = np.bincount(neighbor_list("i", atoms, {("P", "S"): 2.5}), minlength=len(atoms))
     out.symbols[np.flatnonzero((atoms.symbols == "S") & (n_formers == 2))[:n_bridging]] = "O"

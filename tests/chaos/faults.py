@@ -38,7 +38,7 @@ def stopped(life: UnderFire, code: int | set[int], *words: str) -> None:
     if found == 3:
         raise Over
     said = life.output()[life.read_to :]
-    assert found in ({code} if isinstance(code, int) else code), f"exit code {found}, wanted {code}: {said[-1500:]}"
+    assert found in ({code} if isinstance(code, int) else code), f"exit code {found}, expected {code}: {said[-1500:]}"
     assert not words or any(word in said for word in words), f"not said: {words}: {said[-1500:]}"
 
 
@@ -177,7 +177,7 @@ def cut_product(life: UnderFire, rng) -> None:
     assert not is_whole(path)
     life.begin()
     wait_for(lambda: sealed_again(life, path), "a product that was cut short is made again")
-    assert f"damaged product(s) of {path.parent.name} moved aside; they are made again" in life.output()
+    assert f"damaged product(s) of {path.parent.name} moved aside" in life.output()
     assert list(path.parent.glob(f"{path.name}.damaged-*"))
 
 
@@ -197,7 +197,7 @@ def cut_ledger(life: UnderFire, rng) -> None:
 
 
 def lose_half_a_plan(life: UnderFire, rng) -> None:
-    """A plan is cut short: the user is told to remove it, does so, and it is made anew."""
+    """A plan is truncated: the user is told to remove it, does so, and it is made again."""
     plans = [
         path for path in life.store.folder.glob("iter-*/*/plan.json") if not path.with_name("result.json").is_file()
     ]
@@ -367,7 +367,7 @@ def hang(life: UnderFire, rng) -> None:
 
 
 def lose_lmp(life: UnderFire, rng) -> None:
-    """The node has no lmp: the profile names none, or a wrapper finds none; then it is mended."""
+    """The node has no lmp: the profile names none, or a wrapper finds none; then this is fixed."""
     if life.at_work() == "explore" and rng.random() < 0.7:
         wrapper = script(life.here / "lmp-lost", '#!/bin/sh\nexec /no/such/lmp "$@"\n')
         life.begin(lammps=str(wrapper), max_attempts=2)

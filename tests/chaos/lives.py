@@ -167,7 +167,7 @@ class HardLife:
         self.running: subprocess.Popen | None = None
 
     def begin(self) -> subprocess.Popen:
-        """Start the campaign, or go on with it; each time with other slots and chunks."""
+        """Start or continue the campaign, each time with other slots and chunks."""
         k = self.n_runs
         self.n_runs += 1
         chunks = dict.fromkeys(("initial", "explore", "label", "train", "final"), 1 + k % 3)

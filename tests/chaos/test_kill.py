@@ -1,4 +1,4 @@
-"""Real kills of a real campaign: whatever happens, the same command goes on to the same data set, bit for bit."""
+"""Real kills of a real campaign: whatever happens, the same command continues to the same data set, bit for bit."""
 
 import contextlib
 import json
@@ -77,7 +77,7 @@ def test_five_kills_cost_nothing_but_time(undisturbed, tmp_path):
         running = life.begin()
         wait_until(partial(planned_and_done, life, station, iteration, n_before), running, what=station)
         if station == "explore":
-            wait_until(partial(second_walk_begun, life, iteration), running, what="a process that goes on")
+            wait_until(partial(second_walk_begun, life, iteration), running, what="a process that continues")
         time.sleep(float(rng.uniform(0.0, longest_s)))
         assert running.poll() is None, (tmp_path / "output.txt").read_text()
         struck.add(life.kill(running))
@@ -293,7 +293,7 @@ def small_disk(tmp_path):
         ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", where], capture_output=True, check=False
     )
     if mounted.returncode != 0:
-        pytest.skip("mount is not permitted here (wants root)")
+        pytest.skip("mount is not permitted here (needs root)")
 
     def resize(n_bytes: int) -> None:
         size = f"remount,size={max(n_bytes // 1024, 1)}k"
@@ -305,7 +305,7 @@ def small_disk(tmp_path):
 
 @pytest.mark.parametrize("free", [0, 4_096, 8_192, 16_384, 65_536])
 def test_a_full_disk_is_a_sentence_and_then_the_same_data_set(undisturbed, small_disk, free):
-    """It fills up at the lease, at a label or in a training; enlarged, the same command goes on."""
+    """It fills up at the lease, at a label or in a training; enlarged, the same command continues."""
     where, resize = small_disk
     store = back_to(undisturbed[0], where / "c", 2, "label")
     shutil.rmtree(store.folder / "labels")
@@ -353,7 +353,7 @@ def test_a_lammps_that_segfaults_is_tried_again_and_then_a_stop(one_walk_left, u
     assert done.returncode == 1, done.stdout + done.stderr
     assert "explore task warm-200K-s0-001 failed 3 times on infrastructure" in done.stderr
     assert "LAMMPS ended with signal 11" in done.stderr
-    assert "give the same command again" in done.stderr
+    assert "run the same command again" in done.stderr
     assert "Traceback" not in done.stderr
     assert not store.is_sealed("explore", 2)
 

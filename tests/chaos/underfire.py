@@ -146,16 +146,16 @@ class Fault:
         In the table.
     strike
         ``(campaign under fire, random numbers)``. When it returns, the same command may be given again: what it broke
-        outside the campaign folder (a disk, a program) it has mended, and what the user must have been told it has
+        outside the campaign folder (a disk, a program) it has repaired, and what the user must have been told it has
         looked for.
     stations
         Where it can strike.
     at_rest
         The driver has been stopped before.
     least
-        So many tasks of the station are done before.
+        Number of tasks of the station that are done before.
     costs
-        How many tasks in hand it interrupts at the most; None: those of all slots.
+        Maximum number of tasks in progress that it interrupts; None: those of all slots.
     """
 
     name: str
@@ -188,10 +188,12 @@ class UnderFire(HardLife):
         A small file system of its own, to be filled up and made read-only; None: not permitted here.
     random_seed
         Of all that happens to it.
+    changes
+        Of the campaign, by dotted key.
     """
 
-    def __init__(self, here: Path, undisturbed: Store, *, disk: Path | None, random_seed: int) -> None:
-        super().__init__(here, disk, stop__max_iterations=1)
+    def __init__(self, here: Path, undisturbed: Store, *, disk: Path | None, random_seed: int, **changes) -> None:
+        super().__init__(here, disk, stop__max_iterations=1, **changes)
         self.disk, self.random_seed, self.undisturbed = disk, random_seed, undisturbed
         self.words = without_privileges()
         self.tasks = reference_tasks(undisturbed)
@@ -266,7 +268,7 @@ class UnderFire(HardLife):
     # --- waiting for the moment
 
     def reach(self, station: str, iteration: int, n_before: int, *, at_rest: bool = False) -> None:
-        """Have the campaign at work at a station, so many tasks of it done, or further on."""
+        """Run the campaign until a station has this number of tasks done, or further."""
         deadline = time.monotonic() + PATIENCE_S
         while not (self.n_done(station, iteration) >= n_before and (at_rest or self.is_at_work())):
             if not self.is_running():
@@ -337,7 +339,7 @@ class UnderFire(HardLife):
             self.begin()
 
     def interrupt(self, n_tasks: int) -> None:
-        """Allow for so many labels (or reference MDs) that are computed again, if there are any in hand."""
+        """Allow for this number of labels (or reference MDs) to be computed again, if any are in progress."""
         self.bound += 0 if self.at_work() in {"train", "final"} else n_tasks
 
     def n_failures(self) -> int:
@@ -373,11 +375,11 @@ class UnderFire(HardLife):
         """Return how many unpublished tasks of the reference were repeated since the last look."""
         last = self.last or Standing({}, {}, {}, frozenset())
         for name, sha256 in last.files.items():
-            assert name in self.forgiven or now.files.get(name) == sha256, f"{name} is lost, or another one"
+            assert name in self.forgiven or now.files.get(name) == sha256, f"{name} is lost or different"
             is_same = name not in now.stamps or name not in last.stamps or now.stamps[name] == last.stamps[name]
-            assert name in self.forgiven or is_same, f"{name} was written anew"
+            assert name in self.forgiven or is_same, f"{name} was written again"
         for key, sha256 in last.labels.items():
-            assert now.labels.get(key) == sha256, f"label {key} is lost, or another one"
+            assert now.labels.get(key) == sha256, f"label {key} is lost or different"
         for digest in now.digests:
             paid = self.paid_for.setdefault(digest, times[digest])
             assert times[digest] == paid, f"a published label was computed again: {digest}"
@@ -390,7 +392,7 @@ class UnderFire(HardLife):
         """
         repeated = sum(max(times[digest] - 1, 0) for digest in self.tasks if digest not in self.forgiven)
         again, self.n_repeated = repeated - self.n_repeated, repeated
-        assert repeated <= self.bound, f"{repeated} unpublished labels were computed again, wanted at most {self.bound}"
+        assert repeated <= self.bound, f"{repeated} unpublished labels were repeated, expected at most {self.bound}"
         return again
 
     def destroy(self, change: Callable[[], None], name: str = "") -> None:
@@ -406,7 +408,7 @@ class UnderFire(HardLife):
         self.last = Standing(before.files, before.stamps, kept, left)
 
     def to_the_end(self) -> None:
-        """Go on to the end with the same command, and compare with the undisturbed campaign."""
+        """Continue to the end with the same command, and compare with the undisturbed campaign."""
         for _ in range(4):  # a task that was struck three times stops the driver, which says so
             if not self.is_running() and (self.running is None or self.running.returncode != 3):
                 self.begin()

@@ -18,12 +18,12 @@ import pymongo.errors
 import yaml
 
 HERE = Path(__file__).resolve().parent
-#: How long a server may take to come up on a busy machine, s.
+#: How long a server may take to start on a busy machine, s.
 PATIENCE_S = 60.0
 
 
 class Missing(Exception):
-    """A server that was not asked for or cannot be had here."""
+    """A server that was not requested or is not available here."""
 
 
 def free_port() -> int:
@@ -84,7 +84,7 @@ class MongoServer:
         return path
 
     def drop(self, name: str) -> None:
-        """Drop a database, as an administrator does who wants the space."""
+        """Drop a database, as an administrator does who needs the space."""
         with self.client() as client:
             client.drop_database(name)
 
@@ -122,7 +122,7 @@ class MongoServer:
         try:
             with pymongo.MongoClient(self.host, self.port, serverSelectionTimeoutMS=500) as client:
                 client.admin.command("ping")
-        except pymongo.errors.OperationFailure:  # it wants to know who we are
+        except pymongo.errors.OperationFailure:  # it asks for credentials
             return True
         except pymongo.errors.PyMongoError:
             return False

@@ -2,7 +2,7 @@
 # A Slurm on loopback, with partitions cpu and gpu, without systemd or cgroups, all of it in one folder.
 # With NODES above 1 this machine plays several nodes (n1, n2, ...), which all are in both partitions.
 # An existing Slurm of this machine is not touched: own ports, own munge key and socket, own slurm.conf (SLURM_CONF).
-# Wants slurmctld slurmd slurm-client munge (Debian); root installs them if they are missing. Exit code 3: cannot.
+# Needs slurmctld slurmd slurm-client munge (Debian); root installs them if they are missing. Exit code 3: cannot.
 # Usage: slurm_up.sh FOLDER [NODES], then export SLURM_CONF=FOLDER/slurm.conf
 set -euo pipefail
 folder=$(realpath -m "${1:?usage: slurm_up.sh FOLDER [NODES]}")
@@ -17,7 +17,7 @@ refuse() {
 
 # No daemon may start at installation, and a policy-rc.d that was there before stays as it was.
 install_packages() {
-    [[ $(id -u) == 0 ]] || refuse "Slurm is not installed, and installing it wants root"
+    [[ $(id -u) == 0 ]] || refuse "Slurm is not installed, and installing it needs root"
     command -v apt-get >/dev/null || refuse "Slurm is not installed, and there is no apt-get to install it"
     local policy=/usr/sbin/policy-rc.d made=no code=0
     if [[ ! -e $policy ]]; then

@@ -39,7 +39,7 @@ def engines_in(folder: Path) -> dict[int, str]:
 
 
 class Job:
-    """A batch job of two nodes with one task each, which goes on with the tiny campaign."""
+    """A batch job of two nodes with one task each, which continues the tiny campaign."""
 
     def __init__(self, slurm, folder: Path, name: str) -> None:
         self.slurm, self.output = slurm, folder.parent / f"{name}.out"

@@ -69,7 +69,7 @@ class UnderFire:
             assert found.returncode in {0, 1}, found.stderr
             assert "Traceback" not in found.stdout + found.stderr
             self.told = found.stdout
-            if "give `activelearn submit` again" in found.stdout:
+            if "run `activelearn submit` again" in found.stdout:
                 assert self.ours.submit().returncode == 0
             self.examined = time.monotonic()
 
@@ -120,7 +120,7 @@ class UnderFire:
             row.labels, row.repeated = (row.labels[0], len(now.labels)), self.n_repeated - before
             row.outcome = "FAILED" if lost or again else "same"
             note(row)
-        assert not lost, f"lost, or another one: {lost}"
+        assert not lost, f"lost or different: {lost}"
         assert not again, f"published labels were computed again: {again}"
         self.last = now
 
@@ -183,7 +183,7 @@ def _dropped(life: UnderFire) -> str:
 
 
 def _two_submits(life: UnderFire) -> str:
-    """Two users give the command at once: one Workflow, whoever comes first."""
+    """Two users run the command at once: one Workflow, whoever is first."""
     ours = life.ours
     words = command("submit", ours.campaign, "-l", ours.file, "--folder", ours.folder, "--machine", ours.machine)
     both = [
@@ -201,7 +201,7 @@ def _two_submits(life: UnderFire) -> str:
 
 
 def _taken_twice(life: UnderFire) -> str:
-    """A Firework at work is set ready, as by a doctor who gave its worker up too early: another one takes it, too."""
+    """A Firework at work is set ready, as by a doctor who gave up its worker too early: another takes it, too."""
     running = [one["fw_id"] for one in life.ours.fireworks() if one["state"] == "RUNNING"]
     for fw_id in running:
         life.ours.launchpad.rerun_fw(fw_id)
@@ -232,7 +232,7 @@ def bear(life: UnderFire, names, undisturbed) -> int:
 
 
 def test_one_fault_of_each_kind(undisturbed, mongo, tmp_path):
-    """What comes after the end of a campaign (on a fast machine it is soon there) strikes another one."""
+    """A fault after the end of a campaign (which comes early on a fast machine) strikes the next one."""
     left = list(FAULTS)
     for k in range(len(FAULTS)):
         left = left[bear(UnderFire(tmp_path / str(k), mongo, 20261123 + k), left, undisturbed[0]) :]

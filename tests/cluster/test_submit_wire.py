@@ -170,4 +170,4 @@ def test_a_campaign_whose_folder_moves_half_way_ends_with_the_same_data(mongo, u
     assert loop.verdict(ours.store) == undisturbed[1]
     assert dataset_summary(ours.store, 2) == dataset_summary(undisturbed[0], 2)
     assert set(ours.states()) == {"COMPLETED"}
-    assert not (ours.here / "c").exists(), "nobody made the folder of before anew"
+    assert not (ours.here / "c").exists(), "the previous folder was not made again"

@@ -78,7 +78,7 @@ class Ensemble:
         return made
 
     def warm(self, name: str):
-        """Go on from the first member at a rate that moves nothing."""
+        """Continue from the first member at a rate that changes nothing."""
         first = self.members[0]
         run = TrainingRun(5, (7, 8, 9), start_from=first.weights or first.model)
         return self.trained(name, replace(run, learning_rate_factor=1e-9))

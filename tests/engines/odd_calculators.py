@@ -214,7 +214,7 @@ class Gpu(EMT):
 
 
 class MinimumImage(EMT):
-    """Wants cells of more than twice its cutoff."""
+    """Needs cells of more than twice its cutoff."""
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         if min(atoms.cell.lengths()) < 6.0:

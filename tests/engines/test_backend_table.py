@@ -1,4 +1,4 @@
-"""Every backend of DeePMD-kit trains, goes on after a kill, freezes and evaluates; four atoms of copper and gold."""
+"""Every backend of DeePMD-kit trains, continues after a kill, freezes and evaluates; four atoms of copper and gold."""
 
 import importlib.util
 import json

@@ -155,10 +155,10 @@ def test_numbers_that_are_none_are_refused(make, frame, slot, quick, code):
 @pytest.mark.parametrize(
     "wrong",
     [
-        ("cut", {}, "did not come to its end"),
+        ("cut", {}, "did not finish"),
         ("swapped", {}, "is of .*, the input is not"),
         ("good", {"version": "1.0"}, r"this is .* - expected 1.0 \(label.reference"),
-        ("good", {"command": "false"}, r"did not come to its end \(return code 1\)"),
+        ("good", {"command": "false"}, r"did not finish \(return code 1\)"),
     ],
 )
 def test_what_is_cut_or_of_something_else_is_an_engine_error(make, frame, slot, quick, code, wrong):
@@ -184,9 +184,22 @@ def test_dispersion_is_the_codes_own_or_that_of_dftd3(make, frame, slot, quick, 
     [
         ("abacus", {"input": {"ecutwfc": 60}}, "ecutwfc is abacus.ecut_eV"),
         ("abacus", {"basis": "lcao"}, "abacus.basis lcao with orbitals of no element"),
-        ("abacus", {"functional": "revPBE"}, r"functional revPBE is none that engine abacus has words for \(blyp"),
+        ("abacus", {"functional": "revPBE"}, r"functional revPBE has no name in engine abacus \(blyp"),
+        ("abacus", {"xc": "blyp"}, "abacus.xc blyp but functional PBE - expected the same"),
         ("aims", {"input": {"xc": "pbe"}}, "aims.input: xc is aims.xc"),
-        ("aims", {"functional": "HSE06"}, r"functional HSE06 is none that engine aims has words for \(b3lyp"),
+        ("aims", {"xc": "pw-lda"}, "aims.xc pw-lda but functional PBE - expected the same"),
+        ("aims", {"xc": "dfauto scan"}, "aims.xc dfauto scan but functional PBE - expected the same"),
+        (
+            "aims",
+            {"input": {"many_body_dispersion": ""}},
+            "many_body_dispersion adds dispersion, and includes_dispersion",
+        ),
+        (
+            "aims",
+            {"input": {"vdw_correction_hirshfeld": True}},
+            "vdw_correction_hirshfeld adds dispersion, and include",
+        ),
+        ("aims", {"functional": "HSE06"}, r"functional HSE06 has no name in engine aims \(b3lyp"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(make, code, settings, sentence):

@@ -201,7 +201,7 @@ def test_the_tables_of_later_versions_are_read(outcome):
 @pytest.mark.parametrize(
     ("change", "return_code", "words"),
     [
-        (lambda text: text[: text.index(" ENERGY|")], 0, "did not come to its end"),
+        (lambda text: text[: text.index(" ENERGY|")], 0, "did not finish"),
         (lambda text: text, 137, "return code 137"),
         (lambda text: text + " *** exceeded requested execution time: 10 seconds\n", 0, "CP2K was stopped"),
         (lambda text: text + text, 0, "2 runs of CP2K wrote one output"),
@@ -251,9 +251,31 @@ def test_stars_become_nan_which_no_label_has(outcome):
             "force_eval/dft/scf/max_scf is cp2k.max_scf_steps",
         ),
         ({"input": {"MOTION": {"MD": {"STEPS": 5}}}}, "motion is a single point here"),
+        (
+            {"input": {"FORCE_EVAL": [1, 2]}},
+            r"cp2k.input: FORCE_EVAL is \[1, 2\] - expected a mapping, since it is a sec",
+        ),
+        (
+            {"input": {"force_eval": {"dft": {"scf": "x"}}}},
+            "cp2k.input: scf is x - expected a mapping, since it is a s",
+        ),
+        ({"input": {"ext_restart": {"RESTART_FILE_NAME": "x"}}}, "EXT_RESTART - expected sections of GLOBAL and FORCE"),
+        (
+            {"input": {"FORCE_EVAL": {"RESCALE_FORCES": {"MAX_FORCE": 0.1}}}},
+            "rescale_forces is none: forces are the sl",
+        ),
+        ({"input": {"FORCE_EVAL": {"DFT": {"XC": {"XC_FUNCTIONAL": {"_": "BLYP"}}}}}}, "BLYP but functional PBE"),
+        (
+            {"input": {"force_eval": {"dft": {"xc": {"xc_functional": "Pade"}}}}},
+            "Pade but functional PBE - expected the",
+        ),
+        (
+            {"input": {"FORCE_EVAL": {"DFT": {"XC": {"VDW_POTENTIAL": {"POTENTIAL_TYPE": "NON_LOCAL"}}}}}},
+            "vdw_potential adds dispersion, and includes_dispersion is false - expected true, or d3 in its place",
+        ),
         ({"potentials": {"Si": "GTH-PADE-q4", "C": "GTH-PBE-q4"}}, "GTH-PADE-q4 is not for PBE by its name"),
         ({"potentials": {"Si": "GTH-PBE-q4"}}, "cp2k.basis and cp2k.potentials differ in C"),
-        ({"functional": "HSE06"}, r"functional HSE06 is none that engine cp2k has words for \(blyp, lda, pbe, pbesol"),
+        ({"functional": "HSE06"}, r"functional HSE06 has no name in engine cp2k \(blyp, lda, pbe, pbesol"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(data_dir, settings, sentence):

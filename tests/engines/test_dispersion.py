@@ -6,6 +6,7 @@ import importlib.util
 import numpy as np
 import pytest
 from ase.calculators.emt import EMT
+from campaigns import end_sessions
 from conftest import rattled_copper
 from pydantic import ValidationError
 
@@ -33,7 +34,7 @@ BARE, WITH_D3 = emt(), emt({"method": "PBE", "damping": "zero"})
 def slot(tmp_path_factory):
     process.allow_engines()
     yield Slot(Machine(name="test"), tmp_path_factory.mktemp("logs"))
-    process.close_sessions()
+    end_sessions()
 
 
 @needs_dftd3

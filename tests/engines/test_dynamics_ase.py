@@ -55,7 +55,7 @@ def warm(atoms, temperature_K, amplitude=0.05):
 
 
 def copper(temperature_K=300.0, *, turned=False, repeat=2):
-    """Eight atoms: a millisecond a step, several where the cell moves (EMT makes its neighbour list anew)."""
+    """Eight atoms: a millisecond a step, several where the cell moves (EMT rebuilds its neighbour list)."""
     atoms = bulk("Cu", a=3.7, cubic=True) * (1, 1, repeat)
     if turned:
         atoms.set_cell(
@@ -438,6 +438,20 @@ def test_an_ensemble_gives_the_deviation_of_its_path_and_moves_as_its_first_memb
         forces.append(np.linalg.norm(atoms.get_forces(), axis=1).max())
     spread = np.std([1.0, 0.8, 1.1])
     assert on_frames == pytest.approx(spread * np.array(forces), rel=1e-9)
+
+
+def test_all_members_of_an_ensemble_are_loaded_once_on_a_node(odd, slot, tmp_path):
+    """Each is some hundred MB and seconds, in every slot that would load it again."""
+    notes = [str(tmp_path / name) for name in ("first", "second")]
+    committee = {"argument": "note", "models": notes[1:], "window": [0.01, 1.0]}
+    what = potential("odd_calculators:Counted", {"note": notes[0]}, committee=committee)
+    two = Slot(Machine(name="two", slots=2), slot.logs)
+    run_segment(what, leg(ps=0.04), copper(), DYNAMICS, tmp_path / "segment", two)
+    for note in notes:
+        (made, host), *used = [line.split() for line in Path(note).read_text().splitlines()]
+        assert made == "made"
+        assert {word for word, _ in used} == {"at"}
+        assert host not in {pid for _, pid in used}, "the slots are forks of it"
 
 
 def test_the_deviations_of_a_killed_segment_are_those_of_an_undisturbed_one(odd, run, slot, tmp_path):

@@ -336,7 +336,7 @@ def test_a_restart_file_after_rows_that_a_full_disk_lost_is_not_used(run, cut_sh
 
 
 def test_a_restart_file_of_a_trajectory_that_was_given_up_is_not_used(run, cut_short):
-    """Part 1 went on from step 1000; the file of step 2000 is of part 0 and leads to rows that nobody keeps."""
+    """Part 1 continued from step 1000; the file of step 2000 is of part 0 and leads to rows that are discarded."""
     folder, by_step, _ = cut_short
     spare = by_step[2000].read_bytes()
     by_step[2000].unlink()
@@ -417,7 +417,7 @@ def test_a_fault_is_an_error_and_leaves_the_segment_unfinished(run, tmp_path):
 
 
 def test_output_that_is_cut_off_is_made_again(quick, tmp_path):
-    """The disk is full: LAMMPS ends with rc 0 all the same."""
+    """The disk is full, but LAMMPS ends with rc 0."""
     script = tmp_path / "lmp"
     script.write_text(
         f'#!/bin/sh\n{quick.machine.lammps} "$@"\nhead -c 30000 frames.lammpstrj > x\nmv x frames.lammpstrj\n'

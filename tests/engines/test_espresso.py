@@ -207,6 +207,18 @@ def test_spins_are_polarised_where_it_is_said(slot):
 
 @pytest.mark.needs_espresso
 @needs_espresso
+def test_a_left_handed_cell_has_the_same_label_with_all_the_words_of_the_code(slot):
+    frame = silicon()
+    mirrored = Frames(frame.symbols, frame.cell[:, [1, 0, 2]], frame.positions)
+    high = {"input": {"verbosity": "high"}}
+    one = reference.label(lda(ecut_eV=200.0, kpoints=(1, 2, 1)), frame, slot)
+    other = reference.label(lda(ecut_eV=200.0, kpoints=(2, 1, 1), **high), mirrored, slot)
+    assert other.energy == pytest.approx(one.energy, abs=1e-4)
+    assert other.forces == pytest.approx(one.forces, abs=1e-3)
+
+
+@pytest.mark.needs_espresso
+@needs_espresso
 def test_dynamics_run_through_single_points_in_folders_of_their_own(job, slot, monkeypatch, tmp_path):
     in_process(job, single_point, monkeypatch, tmp_path)
     md = ReferenceMD(n_steps=2, every=1, timestep_fs=1.0, friction_per_ps=10.0)
@@ -249,9 +261,9 @@ def test_the_recorded_run_is_read(outcome):
 @pytest.mark.parametrize(
     ("change", "return_code", "words"),
     [
-        (lambda text: text[: text.index("!    total")], 0, "did not come to its end"),
+        (lambda text: text[: text.index("!    total")], 0, "did not finish"),
         (lambda text: text, 137, "return code 137"),
-        (lambda text: text.replace("JOB DONE", "JOB"), 0, "did not come to its end"),
+        (lambda text: text.replace("JOB DONE", "JOB"), 0, "did not finish"),
         (lambda text: "Maximum CPU time exceeded\n" + text, 2, "pw.x was stopped: Maximum CPU time exceeded"),
         (lambda text: text + text, 0, "2 runs of pw.x wrote one output"),
         (lambda text: text.replace("PWSCF v.6.7MaX", "PWSCF v.7.1"), 0, "this is pw.x 7.1 - expected 6.7MaX"),
@@ -299,9 +311,15 @@ def test_numbers_without_a_space_between_them_are_told_apart(outcome):
         ({"input": {"ecutwfc": 30.0}}, "ecutwfc is espresso.ecut_eV"),
         ({"input": {"starting_magnetization(1)": 1.0}}, r"starting_magnetization is espresso.spin_polarized"),
         ({"input": {"mixing_betta": 0.3}}, "mixing_betta: no keys of pw.x's namelists"),
+        (
+            {"input": {"xdm": True}},
+            "espresso.input: xdm adds dispersion, and includes_dispersion is false - expected tr",
+        ),
+        ({"input": {"remove_rigid_rot": True}}, "remove_rigid_rot is none: forces stay as computed"),
         ({"xc": "SCAN"}, "espresso.xc SCAN but functional PBE"),
         ({"ecut_density_eV": 500.0}, "below four times ecut_eV"),
-        ({"spin_polarized_for": ["O-Na"]}, "expected them once each, by the alphabet: Na-O"),
+        ({"smearing": "fixed", "spin_polarized_for": ["Si"]}, "wants the moment of the cell"),
+        ({"spin_polarized_for": ["O-Na"]}, "in alphabetical order: Na-O"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(pseudo_dir, settings, sentence):
@@ -311,7 +329,7 @@ def test_settings_that_contradict_each_other_are_refused(pseudo_dir, settings, s
 
 def test_a_functional_without_words_is_refused(pseudo_dir):
     known = pbe(pseudo_dir).model_dump()
-    with pytest.raises(ValueError, match=r"functional r2SCAN is none that engine espresso has words for \(blyp, lda"):
+    with pytest.raises(ValueError, match=r"functional r2SCAN has no name in engine espresso \(blyp, lda"):
         Reference(**{**known, "functional": "r2SCAN"})
     assert Reference(**{**known, "functional": "SCAN", "espresso": {**known["espresso"], "xc": "scan"}})
 
@@ -399,13 +417,14 @@ def test_spins_and_moments_are_written_as_shares_of_the_valence(job, pseudo_dir,
     assert (tmp_path / "Si.UPF").read_text() == (pseudo_dir / "Si.UPF").read_text()
 
 
-def test_a_left_handed_cell_is_written_as_a_right_handed_one(job):
+def test_a_left_handed_cell_is_written_as_a_right_handed_one_with_the_axes_of_its_mesh(job):
     atoms = silicon().to_ase()[0]
     mirrored = atoms.copy()
     mirrored.set_cell(atoms.cell[:][[1, 0, 2]])
-    turned = [job.single_points.right_handed(one).cell[:] for one in (atoms, mirrored)]
-    assert all(np.linalg.det(cell) > 0.0 for cell in turned)
-    assert np.array_equal(*turned)
+    turned = job.single_points.right_handed(mirrored).cell[:]
+    assert np.linalg.det(turned) > 0.0
+    assert np.array_equal(turned, -mirrored.cell[:]), "each vector is where it was, for kpoints: [2, 1, 1] counts them"
+    assert np.array_equal(job.single_points.right_handed(atoms).cell[:], atoms.cell[:])
 
 
 @pytest.mark.slow

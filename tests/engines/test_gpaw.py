@@ -18,7 +18,7 @@ from activelearn.frames import Frames
 #: The interpreter of a venv with GPAW, or `gpaw` on the PATH.
 PYTHON = os.environ.get("ACTIVELEARN_GPAW_PYTHON")
 GPAW = shutil.which("gpaw", path=str(Path(PYTHON).parent) if PYTHON else None)
-#: The MPI that GPAW was built with comes first: a venv with deepmd-kit has another one.
+#: The MPI that GPAW was built with comes first: a venv with deepmd-kit has a different one.
 MPIEXEC = os.environ.get("ACTIVELEARN_GPAW_MPIEXEC", "mpiexec -n 2")
 needs_gpaw = pytest.mark.skipif(
     GPAW is None, reason="no GPAW: set ACTIVELEARN_GPAW_PYTHON to the python of its venv (params/label/gpaw_pbe.yaml)"

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from campaigns import end_sessions, in_process, machine_file, tiny
 from conftest import rattled_copper
@@ -70,6 +71,28 @@ def test_a_replay_is_read_before_anything_runs(tmp_path):
     ]
     assert "train.replay.file: no file" in lines[0]
     assert "a.model cannot be read" in lines[1]
+
+
+def test_every_structure_of_a_replay_is_looked_at_before_anything_runs(tmp_path):
+    (tmp_path / "a.model").write_bytes(b"nothing")
+    good = bulk("Cu", cubic=True)
+    good.calc = SinglePointCalculator(good, energy=1.0, forces=np.zeros((4, 3)))
+    torn, mute, silent = good.copy(), good.copy(), good.copy()
+    torn.positions[2, 1] = np.nan
+    silent.calc = SinglePointCalculator(silent, energy=np.nan, forces=np.zeros((4, 3)))
+
+    def said(labels, *images):
+        write(tmp_path / "r.xyz", list(images), format="extxyz")
+        replay = {"file": str(tmp_path / "r.xyz"), "labels": labels}
+        return TRAINER.impossible(settings(tmp_path / "a.model", replay=replay))[1:]
+
+    assert said("own", good, good) == []
+    assert said("foundation", good, mute) == []
+    for labels, bad in (("own", torn), ("foundation", torn), ("own", silent)):
+        (line,) = said(labels, good, bad)
+        assert line.startswith("train.replay.file: r.xyz has a number that is not finite in structure 1 (from 0) - ")
+    (line,) = said("own", good, mute)
+    assert "r.xyz has Cu4 without energy or forces - expected both of every structure" in line
 
 
 # --- trained for real -------------------------------------------------------------------------------------------------
@@ -147,7 +170,10 @@ class TestTraining:
     def test_labels_are_learnt_and_the_calculator_says_the_same(self, bench, foundation):
         before, after = (bench.evaluated(model) for model in (bench.random, foundation))
         assert rms(after.forces - bench.truth.forces) < 0.5 * rms(before.forces - bench.truth.forces)
-        said = {**TRAINER.calculator(foundation), "python": PYTHON, "functional": "none", "includes_dispersion": False}
+        model = bench.folder / "run [1]" / "a*.model"  # mace takes a path for a pattern
+        model.parent.mkdir()
+        shutil.copyfile(foundation, model)
+        said = {**TRAINER.calculator(model), "python": PYTHON, "functional": "none", "includes_dispersion": False}
         by = Label.model_validate({"reference": said}).reference
         label = reference.label(by, bench.truth[1].without_labels(), bench.slot)
         assert label.energy == pytest.approx(after.energy[1], abs=1e-6)
@@ -258,7 +284,9 @@ class TestTraining:
         assert found.ase.arguments["model_paths"] == str(tmp_path / "to" / "FT-tiny.model")
         assert yaml.safe_load(potential.read_text())["ase"]["arguments"]["model_paths"] == "FT-tiny.model"
         assert finetune.finetune(store, train, tmp_path / "to", machine, "FT-tiny")[1] == errors, "read, not trained"
-        with pytest.raises(ConfigError, match=r"begun with other settings or data - expected those of .*finetune.json"):
+        with pytest.raises(
+            ConfigError, match=r"started with other settings or data - expected those of .*finetune.json"
+        ):
             finetune.finetune(store, settings(foundation), tmp_path / "to", machine, "FT-tiny")
 
 
@@ -307,6 +335,28 @@ def test_nothing_of_somebody_else_is_written_over(tmp_path, name, monkeypatch):
     with pytest.raises(ConfigError, match=f"has {name} in it, and no finetune.json"):
         finetune.finetune(Campaign(tmp_path), settings(), tmp_path, Machine(), "ft")
     assert (tmp_path / name).read_text() == "mine"
+
+
+def test_a_killed_training_does_not_go_on_with_other_data_of_the_same_size(tmp_path, monkeypatch):
+    def killed(*_):
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr(TRAINER, "impossible", lambda _: [])
+    monkeypatch.setattr(TRAINER, "problems", lambda *_: [])
+    monkeypatch.setattr(TRAINER, "evaluate_foundation", killed)
+    (tmp_path / "replay.xyz").write_text("one")
+    train = settings(replay={"file": str(tmp_path / "replay.xyz")})
+    store = Campaign(tmp_path)
+    for _ in range(2):  # it goes on with the same
+        with pytest.raises(RuntimeError, match="killed"):
+            finetune.finetune(store, train, tmp_path / "to", Machine(), "ft")
+    (tmp_path / "replay.xyz").write_text("two")
+    with pytest.raises(ConfigError, match="begun with other settings or data"):
+        finetune.finetune(store, train, tmp_path / "to", Machine(), "ft")
+    (tmp_path / "replay.xyz").write_text("one")
+    monkeypatch.setattr(store, "dataset", lambda _last: [hot_copper(24, 3)])
+    with pytest.raises(ConfigError, match="begun with other settings or data"):
+        finetune.finetune(store, train, tmp_path / "to", Machine(), "ft")
 
 
 def test_a_missing_model_is_a_sentence(tmp_path):

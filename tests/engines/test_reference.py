@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from ase import Atoms, units
 from ase.calculators.emt import EMT
+from campaigns import end_sessions
 from pydantic import ValidationError
 
 from activelearn.config import Machine, Potential, Reference, ReferenceMD, Relax
@@ -50,7 +51,7 @@ def slot(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", HERE)  # the odd calculators are found by the worker
         yield Slot(Machine(name="test"), tmp_path_factory.mktemp("logs"))
-        process.close_sessions()
+        end_sessions()
 
 
 def in_process(frame: Frames, index=0):
@@ -140,7 +141,7 @@ def test_what_may_pass_or_be_of_the_structure_is_an_engine_error(copper, slot, c
     broken = Reference(calculator=calculator, functional="none", includes_dispersion=False)
     with pytest.raises(EngineError, match=sentence):
         engine.label(broken, copper[0], slot)
-    assert engine.label(EMT_REFERENCE, copper[0], slot).refused is None, "the slot goes on"
+    assert engine.label(EMT_REFERENCE, copper[0], slot).refused is None, "the slot continues"
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 from ase.build import bulk
 from ase.calculators.lj import LennardJones
 from ase.neighborlist import neighbor_list
+from campaigns import end_sessions
 
 from activelearn.config import Machine, Potential, Relax
 from activelearn.engines import process, reference
@@ -40,7 +41,7 @@ ARGON = styled({"pair_style": "lj/cut 7.0", "pair_coeff": ["* * 0.0103 3.4"], "e
 def slot(tmp_path_factory):
     process.allow_engines()
     yield Slot(Machine(name="test"), tmp_path_factory.mktemp("logs"))
-    process.close_sessions()
+    end_sessions()
 
 
 def argon(repeat=3, random_seed=1):

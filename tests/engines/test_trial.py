@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase.build import bulk
+from campaigns import end_sessions
 
 from activelearn.config import Machine, Reference
 from activelearn.engines import process
@@ -27,7 +28,7 @@ def slot(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(__file__).parent))
         yield Slot(Machine(name="test"), tmp_path_factory.mktemp("logs"))
-        process.close_sessions()
+        end_sessions()
 
 
 def reference(calculator, **more):
@@ -129,8 +130,8 @@ def test_without_a_stress_only_forces_are_compared(slot):
         (reference("no_such_package:X"), ["No module named 'no_such_package'", "pip install no_such_package"]),
         (reference("ase.calculators.emtt:EMT"), ["No module named 'ase.calculators.emtt'", "check its name"]),
         (reference("odd_calculators:Absent"), ["has no attribute 'Absent'", "check calculator: module:Class"]),
-        (reference("odd_calculators:factory"), ["odd_calculators:factory makes a str, which is no ASE calculator"]),
-        (reference("os:getcwd"), ["os:getcwd makes a str, which is no ASE calculator"]),
+        (reference("odd_calculators:factory"), ["odd_calculators:factory makes a str, which is not an ASE calculator"]),
+        (reference("os:getcwd"), ["os:getcwd makes a str, which is not an ASE calculator"]),
         (odd("Mistaken", no_such="argument"), ["TypeError", "check calculator and arguments"]),
         (odd("NoStress"), ["stress property not implemented", "label.reference.stress: false"]),
         (odd("Raises", kind="RuntimeError", text="Found no NVIDIA driver on your system"), ["select the CPU"]),

@@ -209,6 +209,14 @@ def test_tags_that_spoil_a_label_are_refused_before_any_job(make, tags, sentence
     assert make(incar={"ISIF": 2, "ML_LMLFF": False})
 
 
+@pytest.mark.parametrize("tag", ["LUSE_VDW", "LVDW"])
+def test_a_tag_that_adds_dispersion_which_the_reference_denies_is_refused(make, tag):
+    for given in ({"incar": {tag: True}}, {"incar_for": {"O": {tag: True}}}):
+        with pytest.raises(ValueError, match=f"{tag} adds dispersion, and includes_dispersion is false - expected tr"):
+            make(**given)
+    assert make(incar={tag: False})
+
+
 def test_a_left_handed_cell_is_written_as_a_right_handed_one(make, frame, slot, in_process):
     mirrored = moved(frame, cell=frame.cell[:, [1, 0, 2]])
     one, other = (reference.label(make(), f, slot) for f in (frame, mirrored))
@@ -366,6 +374,9 @@ def test_the_fingerprint_is_of_tags_and_potcars_not_of_places_and_processes(make
     assert plain["arguments"]["potcars"]["Na"]["titel"] == "PAW_PBE Na_pv 01Jan2000"
     same = [make("crash"), make(incar={"NCORE": 4, "KPAR": 2})]
     assert [reference.fingerprint(one, slot)["sha256"] for one in same] == [plain["sha256"]] * 2
+    for_oxygen = [make(incar_for={"O": {"ISPIN": 2, **more}}) for more in ({}, {"NCORE": 1})]
+    assert len({reference.fingerprint(one, slot)["sha256"] for one in for_oxygen}) == 1
+    assert reference.fingerprint(make(incar_for={"O": {"NCORE": 1}}), slot) == plain
     for folder in potcar_dir.iterdir():
         (tmp_path / "other" / folder.name).mkdir(parents=True)
         (tmp_path / "other" / folder.name / "POTCAR").write_text((folder / "POTCAR").read_text())

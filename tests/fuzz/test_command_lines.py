@@ -29,7 +29,7 @@ COMMANDS = {(name,): one for name, one in GROUP.commands.items() if not hasattr(
 BEGINS = {"run": ["--folder", "runs/copper"], "glass": ["--check"], "benchmark": ["--check"]}
 #: Options that would undo that, or start engines.
 LEFT_OUT = {"run": {"--folder"}, "machine": {"--smoke"}}
-#: Words that any fingers may type where any other was wanted.
+#: Words that may be typed by mistake in place of any other.
 WORDS = (
     "", " ", "\t", "\n", "-", "--", "---", "-x", "--no-such", "=", "a=b", "0", "1", "-1", "1.5", "1e400", "nan",
     "-inf", "9" * 30, "1_000", "٣", "x" * 300, "n" * 5000, "ü", "日本", "a\u0301", "\u202e", "\U0001f600", "\udcff",

@@ -251,7 +251,7 @@ def judged(before, after, verified):
     }
     is_error, status = after["status --json c"]
     if not is_error and json.JSONDecoder().raw_decode(status)[0]["state"] != "ended":
-        return "told"  # it goes on, and makes again what is gone
+        return "told"  # it continues, and makes what is gone again
     changed = [way for way, found in after.items() if found != before[way]]
     if silent := [way for way in changed if not said[way]]:
         return f"silent: {', '.join(silent)}"

@@ -160,7 +160,7 @@ def folder_mutation(rng, system):
 
 
 def npz_mutation(rng, path):
-    """Damage an npz: its bytes, or its arrays written anew."""
+    """Damage an npz: its bytes, or its arrays before they are written again."""
     content = bytearray(path.read_bytes())
     kind = str(rng.choice(["bytes", "cut", "array", "missing"]))
     if kind == "bytes":

@@ -181,7 +181,7 @@ def test_a_damaged_label_is_computed_again_and_never_sealed_as_refused(whole, tm
     whole_keys = ledger.keys()
     lost = [key for key in whole_keys if not opened(folder).holds(key)]
     assert len(lost) == 1
-    with pytest.raises(StoreError, match=r"a record is damaged.*give the same command again"):
+    with pytest.raises(StoreError, match=r"a record is damaged.*run the same command again"):
         ledger[lost[0]]
     with pytest.raises(StoreError, match="a record is damaged"):
         ledger.find(lost[0])

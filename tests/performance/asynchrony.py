@@ -1,4 +1,4 @@
-"""What asynchrony would save: recorded tasks of finished campaigns, scheduled anew on other numbers of slots.
+"""What asynchrony would save: recorded tasks of finished campaigns, scheduled on other numbers of slots.
 
 ``python tests/performance/asynchrony.py FOLDER...`` reads start and end of every task of the loop from campaign folders
 (products and ledger have them) and puts the durations on 1 to 32 slots, each task in the order of its plan on the slot
@@ -7,7 +7,7 @@ that is free first, three times:
 * *stations*: as the loop does it, a station begins when all tasks of the one before it have ended;
 * *labels at once*: a label begins when its own walk has ended, a training when all labels are in. A bound from below,
   for the diverse picks of a pass need all its walks;
-* *one pass behind*: besides, a pass walks while the models of the last labels are still trained, with those of before.
+* *one pass behind*: in addition, a pass walks with the previous models while those of the last labels are trained.
   A bound from below on another algorithm: what such walks find is found by models that know less.
 
 Plans, gathers and what engines take to start on a slot that had none are left out: they are the same three times. A

@@ -172,7 +172,7 @@ def compress(folder, model, setting, slot, step):
 
 
 def install(monkeypatch):
-    """Put these engines in the place of the real ones, and start the clock of their own time anew."""
+    """Put these engines in the place of the real ones, and restart the clock of their own time."""
     spent[0] = 0.0
     for module, functions in (
         (reference, (fingerprint, label, molecular_dynamics, relax)),

@@ -111,7 +111,7 @@ def msd_of_freud(walk):
 
 
 def msd_of_mdanalysis(walk):
-    """Its Fourier method wants tidynamics; without it there is the direct sum, of which one atom in 50 is enough."""
+    """Its Fourier method needs tidynamics; the direct sum does not, for which one atom in 50 is enough."""
     import MDAnalysis as mda
     from MDAnalysis.analysis.msd import EinsteinMSD
 

@@ -324,7 +324,7 @@ def table(outcome: Outcome, metric: str) -> str:
 def test_label_efficiency_of_random_and_diverse_picks(tmp_path):
     """The table is the product: nothing is asserted on who wins."""
     outcome = label_efficiency(Path(os.environ.get("ACTIVELEARN_CACHE") or tmp_path), Design())
-    print(f"\npool of {outcome.n_pool} frames, {outcome.n_held_out} held out, {outcome.retrained} trained anew")
+    print(f"\npool of {outcome.n_pool} frames, {outcome.n_held_out} held out, {outcome.retrained} retrained")
     for metric in outcome.after:
         print(table(outcome, metric))
     assert outcome.n_pool >= 300

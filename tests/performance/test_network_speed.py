@@ -59,7 +59,7 @@ def test_the_search_for_pairs_beside_freud():
     freud = pytest.importorskip("freud")
     freud.parallel.set_num_threads(1)
     frames = glass_like()
-    cell = np.broadcast_to(np.diag(frames.cell[0].diagonal()), frames.cell.shape)  # freud wants its own triclinic form
+    cell = np.broadcast_to(np.diag(frames.cell[0].diagonal()), frames.cell.shape)  # freud needs its own triclinic form
     frames = Frames(frames.symbols, cell, frames.positions)
     symbols = np.array(frames.symbols)
     former, anion = np.flatnonzero(symbols == "P"), np.flatnonzero(symbols == "S")

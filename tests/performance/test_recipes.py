@@ -1,7 +1,7 @@
 """Training recipes beside each other: deviation and true error per CPU-second, on melt and quench that none has seen.
 
 Run with ``pytest -m performance -s tests/performance/test_recipes.py``; ``ACTIVELEARN_RECIPES=quick,cosine`` runs some
-of them, ``ACTIVELEARN_RECIPE_SEEDS=3`` each with so many ensembles of four (30 CPU-minutes for all with one).
+of them, ``ACTIVELEARN_RECIPE_SEEDS=3`` each with this number of ensembles of four (30 CPU-minutes for all with one).
 
 The data (``recipes/``) are 270 frames of 24 to 48 atoms of Na3PS4, melt (1100 K) to crystal, 0.4 ps apart, and, held
 out, 33 frames of 96 atoms from other packings (300 to 1100 K), all labelled by SevenNet-0. Every recipe trains the

@@ -51,7 +51,7 @@ def paper_size(n_iterations: int, **select) -> Campaign:
 
 @dataclass(frozen=True)
 class Row:
-    """Clocks and folder when an iteration was closed: files and MB besides models, CPU time besides the engines'."""
+    """Clocks and folder when an iteration was closed: files and MB without models, CPU time without the engines'."""
 
     iteration: int
     wall_s: float
@@ -99,7 +99,7 @@ def replay(tmp_path, monkeypatch):
 
 
 def show(rows: list[Row], every: int) -> None:
-    """Print a table: one line per so many iterations, iteration 0 and the final models apart."""
+    """Print a table: one line per group of iterations, iteration 0 and the final models separately."""
     print("\n iterations   wall s/it    CPU s/it   files      MB   RSS MB")
     marks = [-1, 0, *range(every, rows[-2].iteration, every), rows[-2].iteration, rows[-1].iteration]
     for begin, end in pairwise(marks):

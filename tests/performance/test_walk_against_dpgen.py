@@ -2,7 +2,7 @@
 
 Run with ``pytest -m performance -s tests/performance/test_walk_against_dpgen.py``. The network is the paper's, of three
 elements, after one training step, four times the same: the clock does not care what it has learnt, and with a time step
-of 0.01 fs nothing moves far (so no neighbour list is built anew, on either side). Ours is compressed as the package
+of 0.01 fs nothing moves far (so no neighbour list is rebuilt, on either side). Ours is compressed as the package
 does it, DP-GEN's as `dp compress` does by default. ``ACTIVELEARN_MODELS=ours.pb:theirs.pb`` gives them,
 ``ACTIVELEARN_STEPS`` shortens the walk (2000 steps), ``ACTIVELEARN_ROUNDS`` the test (3 runs of each kind).
 
@@ -248,7 +248,7 @@ def test_a_walk_costs_no_more_than_dpgens(campaign, models, slot, tmp_path):
     median = {kind: statistics.median(cpu_s for cpu_s, _ in of) for kind, of in runs.items()}
     ratio = {kind: median["ours"] / median[kind] for kind in WANTED}
     for kind, most in WANTED.items():
-        print(f"ours / {kind}: {median['ours']:.2f} / {median[kind]:.2f} = {ratio[kind]:.3f}, wanted at most {most}")
+        print(f"ours / {kind}: {median['ours']:.2f} / {median[kind]:.2f} = {ratio[kind]:.3f}, expected at most {most}")
     assert all(ratio[kind] <= most for kind, most in WANTED.items())
 
 

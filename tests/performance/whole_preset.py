@@ -1,6 +1,6 @@
 """A preset from its first label to its last glass, by the command, with what it cost: passes, glasses, time, memory.
 
-``python tests/performance/whole_preset.py FOLDER quickstart`` runs it in ``FOLDER/run`` (the same command goes on after
+``python tests/performance/whole_preset.py FOLDER quickstart`` runs it in ``FOLDER/run`` (and continues it after
 an interruption; time and memory are then of the last part, seconds at the stations of all) and prints the table that
 tests/performance/README.md has. ``--seed N`` takes another ``random_seed``. Exit code 1 if it did not converge, or a
 glass died, has not melted or left the window in a twentieth of its path.

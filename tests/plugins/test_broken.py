@@ -136,11 +136,11 @@ def test_a_misspelt_key_of_a_reference_is_still_what_is_said(installed, tmp_path
     assert "label.reference.weight: unknown key - did you mean 'weights'?" in done.stderr
 
 
-# --- a trainer that can be imported, and is wrong all the same --------------------------------------------------------
+# --- a trainer that can be imported, but is wrong ---------------------------------------------------------------------
 
 
 class Whole(Trainer[Train]):
-    """All answers are as the contract wants them, and of no use."""
+    """All answers are as the contract requires, but useless."""
 
     settings = Train
 

@@ -29,7 +29,7 @@ _SMEARING: Final = {
     "fixed": "fixed",
 }
 #: ABACUS' names of functionals (dft_functional).
-_FUNCTIONALS: Final = {"pbe": "PBE", "pbesol": "PBESOL", "lda": "LDA", "blyp": "BLYP", "scan": "SCAN", "hse": "HSE"}
+FUNCTIONALS: Final = {"pbe": "PBE", "pbesol": "PBESOL", "lda": "LDA", "blyp": "BLYP", "scan": "SCAN", "hse": "HSE"}
 #: What every input has; symmetry 0 keeps that of time alone, as VASP's ISYM = 0.
 _FIXED: Final[dict[str, Tag]] = {
     "suffix": "label",
@@ -42,7 +42,7 @@ _FIXED: Final[dict[str, Tag]] = {
     "out_chg": 0,
 }
 #: D3(zero) with the parameters of PBE, said in full: versions differ in whether they look them up.
-_D3: Final[dict[str, Tag]] = {
+D3_OF_PBE: Final[dict[str, Tag]] = {
     "vdw_method": "d3_0",
     "vdw_s6": 1.0,
     "vdw_s8": 0.722,
@@ -54,7 +54,7 @@ _D3: Final[dict[str, Tag]] = {
 _OURS: Final = {
     **dict.fromkeys(_FIXED, "set for each run"),
     **dict.fromkeys(("stru_file", "kpoint_file", "ntype"), "set for each run"),
-    **dict.fromkeys(_D3, "the reference's d3"),
+    **dict.fromkeys(D3_OF_PBE, "the reference's d3"),
     **dict.fromkeys(("gamma_only", "kspacing"), "abacus.kspacing_per_A and abacus.kpoints"),
     **dict.fromkeys(
         ("smearing_method", "smearing_sigma", "smearing_sigma_temp"), "abacus.smearing and abacus.smearing_eV"
@@ -77,14 +77,14 @@ class Abacus(SinglePoint):
     orbital_dir: FolderPath | None = Field(default=None, description="Folder of the orbitals (lcao).")
     orbitals: dict[Element, str] = Field(default={}, description="File of the orbitals of each element (lcao).")
     ecut_eV: Annotated[PositiveFloat, of("plane-wave cutoff")] = Field(
-        description="Plane-wave cutoff (eV; ABACUS' ecutwfc is in Ry); of lcao that of its grid."
+        description="Plane-wave cutoff (eV; ABACUS' ecutwfc is in Ry); for lcao, of its grid."
     )
-    xc: str | None = Field(default=None, description="ABACUS' name of a functional; null: that of `functional`.")
+    xc: str | None = Field(default=None, description="ABACUS' name of the functional; null: from `functional`.")
     smearing: Literal["gaussian", "fermi-dirac", "methfessel-paxton", "cold", "fixed"] = Field(
-        default="gaussian", description="Of the occupations; cold is that of Marzari and Vanderbilt; fixed: none."
+        default="gaussian", description="Smearing of the occupations; cold: Marzari-Vanderbilt; fixed: none."
     )
     scf_thr: Annotated[PositiveFloat, of("convergence criterion")] = Field(
-        default=1.0e-7, description="ABACUS' scf_thr, of the density, at which the electronic loop ends."
+        default=1.0e-7, description="Convergence threshold of the density (ABACUS' scf_thr)."
     )
     input: dict[str, Tag] = Field(default={}, description="More keys of INPUT: {mixing_beta: 0.4, ks_solver: dav}.")
 
@@ -98,14 +98,14 @@ def keys_of(reference: Reference) -> dict[str, Tag]:
         **_FIXED,
         "basis_type": settings.basis,
         "ecutwfc": settings.ecut_eV / Ry,
-        "dft_functional": settings.xc or _FUNCTIONALS[plain_functional(reference.functional)],
+        "dft_functional": settings.xc or FUNCTIONALS[plain_functional(reference.functional)],
         "scf_thr": settings.scf_thr,
         "scf_nmax": settings.max_scf_steps,
         "smearing_method": _SMEARING[settings.smearing],
     }
     if settings.smearing != "fixed":
         keys["smearing_sigma"] = settings.smearing_eV / Ry
-    return {**keys, **(_D3 if reference.d3 is not None else {}), **settings.input}
+    return {**keys, **(D3_OF_PBE if reference.d3 is not None else {}), **settings.input}
 
 
 def ask(reference: Reference, job: str, slot: Slot, **request: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
@@ -130,7 +130,7 @@ def identity(reference: Reference, _slot: Slot) -> dict[str, Any]:
         for key, of_element in files(reference)
     }
     without = ("pseudo_dir", "pseudopotentials", "orbital_dir", "orbitals")
-    return single_point.identity(reference, sums, _FIXED, without=without, d3_version={"ABACUS": _D3})
+    return single_point.identity(reference, sums, _FIXED, without=without, d3_version={"ABACUS": D3_OF_PBE})
 
 
 def files(reference: Reference) -> Iterator[tuple[str, dict[str, Path]]]:
@@ -162,7 +162,8 @@ def _checked(reference: Reference, key: str, element: str, path: Path) -> dict[s
 
 def _check_settings(reference: Reference) -> None:
     settings = reference.settings(Abacus)
-    single_point.want_known(reference, settings.xc, _FUNCTIONALS, "abacus.xc")
+    single_point.want_known(reference, settings.xc, FUNCTIONALS, "abacus.xc")
+    single_point.want_same(reference, settings.xc, FUNCTIONALS, "abacus.xc")
     single_point.want_free(settings.input, _OURS, "abacus")
     is_lcao = settings.basis == "lcao"
     if is_lcao is not (

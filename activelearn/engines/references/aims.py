@@ -26,7 +26,7 @@ from activelearn.errors import ConfigError, problems_of
 
 _SMEARING: Final = {"gaussian": "gaussian", "fermi-dirac": "fermi", "methfessel-paxton": "methfessel-paxton 1"}
 #: FHI-aims' names of functionals.
-_FUNCTIONALS: Final = {
+FUNCTIONALS: Final = {
     **{name: name for name in ("pbe", "pbesol", "revpbe", "rpbe", "blyp", "pbe0", "b3lyp")},
     "lda": "pw-lda",
     "scan": "dfauto scan",
@@ -48,7 +48,9 @@ _OURS: Final = {
     **dict.fromkeys(("k_grid", "k_grid_density", "k_offset"), "aims.kspacing_per_A and aims.kpoints"),
     **dict.fromkeys(("compute_forces", "compute_analytical_stress", "compute_numerical_stress"), "always on"),
     **dict.fromkeys(("relax_geometry", "relax_unit_cell", "md_run", "md_mb_init"), "a single point here"),
-    **dict.fromkeys(("restart", "elsi_restart", "walltime"), "none: a run begins from scratch, and no clock ends it"),
+    **dict.fromkeys(
+        ("restart", "elsi_restart", "walltime"), "none: every run starts from scratch, without a time limit"
+    ),
 }
 
 
@@ -56,13 +58,13 @@ class Aims(SinglePoint):
     """A single point by FHI-aims: all electrons, numerical atom-centred orbitals."""
 
     species_dir: FolderPath = Field(description="Folder of species defaults: .../species_defaults/defaults_2020/light.")
-    species: tuple[Element, ...] = Field(min_length=1, description="Elements that it may label: 11_Na_default ...")
-    xc: str | None = Field(default=None, description="FHI-aims' words of a functional; null: those of `functional`.")
+    species: tuple[Element, ...] = Field(min_length=1, description="File of each element in it: 11_Na_default ...")
+    xc: str | None = Field(default=None, description="FHI-aims' name of the functional; null: from `functional`.")
     smearing: Literal["gaussian", "fermi-dirac", "methfessel-paxton"] = Field(
         default="gaussian", description="Of the occupations."
     )
     sc_accuracy_rho: Annotated[PositiveFloat, of("convergence criterion")] = Field(
-        default=1.0e-5, description="FHI-aims' sc_accuracy_rho, of the density, at which the electronic loop ends."
+        default=1.0e-5, description="Convergence threshold of the density (FHI-aims' sc_accuracy_rho)."
     )
     input: dict[str, Tag] = Field(default={}, description="More keys of control.in: {relativistic: none}.")
 
@@ -72,7 +74,7 @@ def keys_of(reference: Reference) -> dict[str, Tag]:
     settings = reference.settings(Aims)
     return {
         **_FIXED,
-        "xc": settings.xc or _FUNCTIONALS[plain_functional(reference.functional)],
+        "xc": settings.xc or FUNCTIONALS[plain_functional(reference.functional)],
         "occupation_type": _occupations(settings),
         "sc_accuracy_rho": settings.sc_accuracy_rho,
         "sc_iter_limit": settings.max_scf_steps,
@@ -135,8 +137,10 @@ def _checked(reference: Reference, element: str, path: Path) -> dict[str, str]:
 
 def _check_settings(reference: Reference) -> None:
     settings = reference.settings(Aims)
-    single_point.want_known(reference, settings.xc, _FUNCTIONALS, "aims.xc")
+    single_point.want_known(reference, settings.xc, FUNCTIONALS, "aims.xc")
+    single_point.want_same(reference, settings.xc, FUNCTIONALS, "aims.xc")
     single_point.want_free(settings.input, _OURS, "aims")
+    single_point.want_no_dispersion(reference, settings.input, r"vdw.*|many_body_dispersion.*|d(ft)?d[34].*", "aims")
 
 
 def _problems(reference: Reference, machine: Machine, where: str) -> list[str]:

@@ -27,7 +27,7 @@ from activelearn.errors import ConfigError, problems_of
 #: A section of CP2K's input: keywords and sections by name, "_" its parameter; a list is one that is given often.
 Tree = dict[str, Any]
 #: What stands in XC_FUNCTIONAL.
-_FUNCTIONALS: Final[dict[str, Tree]] = {
+FUNCTIONALS: Final[dict[str, Tree]] = {
     "pbe": {"_": "PBE"},
     "pbesol": {"PBE": {"PARAMETRIZATION": "PBESOL"}},
     "revpbe": {"PBE": {"PARAMETRIZATION": "REVPBE"}},
@@ -37,6 +37,8 @@ _FUNCTIONALS: Final[dict[str, Tree]] = {
     "scan": {"MGGA_X_SCAN": {}, "MGGA_C_SCAN": {}},
     "r2scan": {"MGGA_X_R2SCAN": {}, "MGGA_C_R2SCAN": {}},
 }
+#: The words of those that have one.
+_WORDS: Final = {name: tree.get("_") for name, tree in FUNCTIONALS.items()}
 #: What the names of pseudopotentials say of the functional that they were made for.
 _MADE_FOR: Final = {"pbe": ("PBE",), "lda": ("PADE", "LDA"), "blyp": ("BLYP",)}
 #: What every input has.
@@ -57,8 +59,9 @@ _FIXED: Final[Tree] = {
 _OURS: Final = {
     "global/run_type": "a single point here",
     "global/project": "set for each run",
-    "global/walltime": "none: a clock never decides what is a label",
+    "global/walltime": "none: a time limit must not decide what is labelled",
     "motion": "a single point here",
+    "force_eval/rescale_forces": "none: forces are the slope of the energy",
     "force_eval/method": "Quickstep here",
     "force_eval/stress_tensor": "always analytical",
     "force_eval/print/forces": "always on",
@@ -95,16 +98,19 @@ class CP2K(SinglePoint):
         min_length=1, description="Pseudopotential of each element: {Si: GTH-PBE-q4}."
     )
     cutoff_eV: Annotated[PositiveFloat, of("cutoff of the density")] = Field(
-        default=8000.0, description="Of the finest grid of the density (eV; CP2K's CUTOFF is in Ry: 588 Ry)."
+        default=8000.0, description="Cutoff of the finest grid of the density (eV; CP2K's CUTOFF is in Ry: 588 Ry)."
     )
     rel_cutoff_eV: Annotated[PositiveFloat, of("cutoff of the density")] = Field(
-        default=800.0, description="That decides on which grid a Gaussian is put (eV; REL_CUTOFF: 59 Ry)."
+        default=800.0, description="Cutoff that assigns Gaussians to grids (eV; REL_CUTOFF: 59 Ry)."
+    )
+    d3_cutoff_A: Annotated[PositiveFloat, of("cutoff of D3")] = Field(
+        default=50.2, description="Of the pairs of d3 (R_CUTOFF, Å)."
     )
     smearing: Literal["fermi-dirac", "fixed"] = Field(
-        default="fermi-dirac", description="Of the occupations; fixed: none. CP2K 2023 has no other one."
+        default="fermi-dirac", description="Smearing of the occupations; fixed: none. CP2K 2023 has no others."
     )
     eps_scf: Annotated[PositiveFloat, of("convergence criterion")] = Field(
-        default=1.0e-6, description="CP2K's EPS_SCF, of the density, at which the electronic loop ends."
+        default=1.0e-6, description="Convergence threshold of the density (CP2K's EPS_SCF)."
     )
     input: dict[str, Any] = Field(
         default={},
@@ -113,11 +119,11 @@ class CP2K(SinglePoint):
 
 
 def tree_of(reference: Reference) -> Tree:
-    """Return the input that is the same for all structures; energies in eV, which CP2K is told by ``[eV]``."""
+    """Return the input that is the same for all structures; energies in eV, which ``[eV]`` states in the input."""
     from ase.units import kB
 
     settings = reference.settings(CP2K)
-    functional = _FUNCTIONALS.get(plain_functional(reference.functional))
+    functional = FUNCTIONALS.get(plain_functional(reference.functional))
     ours: Tree = {
         "MGRID": {"CUTOFF": f"[eV] {settings.cutoff_eV!r}", "REL_CUTOFF": f"[eV] {settings.rel_cutoff_eV!r}"},
         "SCF": {"MAX_SCF": settings.max_scf_steps, "EPS_SCF": settings.eps_scf},
@@ -131,7 +137,7 @@ def tree_of(reference: Reference) -> Tree:
             "TYPE": "DFTD3",
             "PARAMETER_FILE_NAME": "dftd3.dat",
             "REFERENCE_FUNCTIONAL": reference.d3.method,
-            "R_CUTOFF": "[angstrom] 50.2",
+            "R_CUTOFF": f"[angstrom] {settings.d3_cutoff_A!r}",
             "CALCULATE_C9_TERM": False,
         }
         ours["XC"]["VDW_POTENTIAL"] = {"POTENTIAL_TYPE": "PAIR_POTENTIAL", "PAIR_POTENTIAL": pair}
@@ -139,11 +145,13 @@ def tree_of(reference: Reference) -> Tree:
 
 
 def merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> Tree:
-    """Return a tree with another one on top; names in capital letters, as CP2K does not mind."""
+    """Return a tree with a second one merged over it; names in capital letters, as CP2K ignores case."""
     found: Tree = {key.upper(): value for key, value in one.items()}
     for key, value in other.items():
         below = found.get(key.upper())
         is_section = isinstance(below, Mapping) and isinstance(value, Mapping)
+        if isinstance(below, Mapping) and not is_section:
+            raise ValueError(f"cp2k.input: {key} is {str(value)[:40]} - expected a mapping, since it is a section")
         found[key.upper()] = merged(below, value) if is_section else _upper(value)  # type: ignore[arg-type]
     return found
 
@@ -167,6 +175,15 @@ def paths_in(tree: Mapping[str, Any], above: str = "") -> list[str]:
 
 def _has_functional(settings: CP2K) -> bool:
     return "force_eval/dft/xc/xc_functional" in paths_in(settings.input)
+
+
+def _named_functional(settings: CP2K) -> str | None:
+    """Return the word after XC_FUNCTIONAL in the user's own input, if there is one."""
+    found: Any = _upper(settings.input)
+    for key in ("FORCE_EVAL", "DFT", "XC", "XC_FUNCTIONAL"):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    word = found.get("_") if isinstance(found, Mapping) else found
+    return word if isinstance(word, str) else None
 
 
 def ask(reference: Reference, job: str, slot: Slot, **request: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
@@ -196,8 +213,8 @@ def identity(reference: Reference, _slot: Slot) -> dict[str, Any]:
     }
     version = None
     if reference.d3 is not None:
-        version = {"dftd3.dat": single_point.sha256(_d3_file(reference)), "cutoff_A": 50.2}
-    files = ("data_dir", "basis_files", "potential_files")
+        version = {"dftd3.dat": single_point.sha256(_d3_file(reference)), "cutoff_A": settings.d3_cutoff_A}
+    files = ("data_dir", "basis_files", "potential_files", "d3_cutoff_A")  # the cutoff is in d3_version
     return single_point.identity(reference, sums, _FIXED, without=files, d3_version=version)
 
 
@@ -265,8 +282,14 @@ def _check_settings(reference: Reference) -> None:
         differ = ", ".join(sorted(settings.basis.keys() ^ settings.potentials.keys()))
         raise ValueError(f"cp2k.basis and cp2k.potentials differ in {differ} - expected both for every element")
     own = "cp2k.input's XC_FUNCTIONAL" if _has_functional(settings) else None
-    single_point.want_known(reference, own, _FUNCTIONALS, "cp2k.input: FORCE_EVAL/DFT/XC/XC_FUNCTIONAL")
-    single_point.want_free(paths_in(settings.input), _OURS, "cp2k")
+    single_point.want_known(reference, own, FUNCTIONALS, "cp2k.input: FORCE_EVAL/DFT/XC/XC_FUNCTIONAL")
+    paths = paths_in(settings.input)
+    single_point.want_free(paths, _OURS, "cp2k")
+    if others := [path for path in paths if path.split("/")[0] not in {"global", "force_eval"}]:
+        raise ValueError(f"cp2k.input: {others[0].upper()} - expected sections of GLOBAL and FORCE_EVAL, for one point")
+    single_point.want_same(reference, _named_functional(settings), _WORDS, "cp2k.input: XC_FUNCTIONAL")
+    single_point.want_no_dispersion(reference, paths, r"force_eval/dft/xc/vdw_potential", "cp2k")
+    tree_of(reference)  # sections that are none
     marks = _MADE_FOR.get(plain_functional(reference.functional), ())
     for element, name in settings.potentials.items():
         if marks and own is None and not any(mark in name.upper() for mark in marks):

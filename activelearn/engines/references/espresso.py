@@ -53,7 +53,8 @@ _OURS: Final = {
     **dict.fromkeys(("vdw_corr", "dftd3_version", "dftd3_threebody", "london"), "the reference's d3"),
     **dict.fromkeys(("conv_thr", "electron_maxstep", "scf_must_converge"), "espresso.convergence_eV and max_scf_steps"),
     "input_dft": "espresso.xc",
-    "pressure": "none: labels have no outer pressure",
+    "remove_rigid_rot": "none: forces stay as computed",
+    "pressure": "none: labels are computed without external pressure",
 }
 
 
@@ -68,13 +69,18 @@ class Espresso(SinglePoint):
         description="Plane-wave cutoff of the wave functions (eV; pw.x's ecutwfc is in Ry, 13.6057 eV)."
     )
     ecut_density_eV: Annotated[PositiveFloat, of("cutoff of the density")] | None = Field(
-        default=None, description="Of the density (eV); null: four times ecut_eV, too little for ultrasoft and PAW."
+        default=None,
+        description="Cutoff of the density (eV); null: four times ecut_eV, too little for ultrasoft and PAW.",
     )
     xc: str | None = Field(
-        default=None, description="pw.x's name of a functional (input_dft); null: that of the pseudopotentials."
+        default=None, description="pw.x's name of the functional (input_dft); null: that of the pseudopotentials."
+    )
+    monkhorst_pack: bool = Field(
+        default=False,
+        description="Shift the mesh by half a step along axes with an even number of k-points, as DP-GEN.",
     )
     smearing: Literal["gaussian", "fermi-dirac", "methfessel-paxton", "cold", "fixed"] = Field(
-        default="gaussian", description="Of the occupations; cold is that of Marzari and Vanderbilt; fixed: none."
+        default="gaussian", description="Smearing of the occupations; cold: Marzari-Vanderbilt; fixed: none."
     )
     convergence_eV: Annotated[PositiveFloat, of("convergence of energies")] = Field(
         default=1.0e-5, description="Estimated error of the energy at which the electronic loop ends (conv_thr, eV)."
@@ -117,7 +123,8 @@ def ask(reference: Reference, job: str, slot: Slot, **request: Any) -> dict[str,
     if reference.settings(Espresso).has_spin(symbols):
         there = {element: path for element, path in paths.items() if element in symbols and path.is_file()}
         known["valences"] = {element: upf.head(path)["valence"] for element, path in there.items()}
-    message = {"job": job, "input": keys_of(reference), **request}
+    shifted = reference.settings(Espresso).monkhorst_pack
+    message = {"job": job, "input": keys_of(reference), "monkhorst_pack": shifted, **request}
     return single_point.ask(reference, slot, "espresso_job.py", known, message)
 
 
@@ -130,8 +137,10 @@ def identity(reference: Reference, _slot: Slot) -> dict[str, Any]:
         A pseudopotential is missing, another element's, or another functional's.
     """
     sums = {element: _checked(reference, element, path) for element, path in files(reference).items()}
-    files_of_it = ("pseudo_dir", "pseudopotentials")
-    return single_point.identity(reference, sums, _FIXED, without=files_of_it, d3_version="pw.x, dftd3_version = 3")
+    without = ["pseudo_dir", "pseudopotentials"]
+    if not reference.settings(Espresso).monkhorst_pack:  # labels of before this key have the same fingerprint
+        without.append("monkhorst_pack")
+    return single_point.identity(reference, sums, _FIXED, without=without, d3_version="pw.x, dftd3_version = 3")
 
 
 def files(reference: Reference) -> dict[str, Path]:
@@ -157,7 +166,14 @@ def _check_settings(reference: Reference) -> None:
             f"espresso.ecut_density_eV {settings.ecut_density_eV:g} below four times ecut_eV {settings.ecut_eV:g} - "
             "expected 4 times (norm-conserving) to 12 times (ultrasoft)"
         )
+    is_polarized = settings.spin_polarized or settings.spin_polarized_for
+    if settings.smearing == "fixed" and is_polarized and "tot_magnetization" not in map(str.lower, settings.input):
+        raise ValueError(
+            "espresso.smearing fixed with polarised spins - pw.x then wants the moment of the cell - expected another "
+            "smearing, or input: {tot_magnetization: ...} (µB)"
+        )
     single_point.want_free((key.partition("(")[0] for key in settings.input), _OURS, "espresso")
+    single_point.want_no_dispersion(reference, settings.input, r"xdm", "espresso")
     if settings.input:
         from ase.io.espresso_namelist.keys import ALL_KEYS
 

@@ -41,7 +41,7 @@ Version = Annotated[str, BeforeValidator(_version)]
 
 
 class SinglePoint(Section):
-    """What all codes that run one structure at a time are told."""
+    """The settings of all codes that run one structure at a time."""
 
     version: Version = Field(description="Version as the code prints it; every run is checked against it.")
     kspacing_per_A: Annotated[PositiveFloat, of("spacing of k-points")] = Field(
@@ -51,15 +51,15 @@ class SinglePoint(Section):
         default=None, description="The same Gamma-centred mesh for all structures; null: by kspacing_per_A."
     )
     smearing_eV: Annotated[PositiveFloat, of("smearing")] = Field(default=0.05, description="Its width (eV).")
-    spin_polarized: bool = Field(default=False, description="Whether all structures are.")
+    spin_polarized: bool = Field(default=False, description="Whether all structures are spin-polarised.")
     spin_polarized_for: tuple[Elements, ...] = Field(
-        default=(), description="Structures of exactly these elements that are spin-polarised: [O, Na-O]."
+        default=(), description="Spin-polarised are structures of exactly these elements: [O, Na-O]."
     )
     initial_moments: dict[Element, Annotated[float, of("magnetic moment")]] = Field(
         default={}, description="Moment that an atom begins with where spins are polarised (µB); missing: 1."
     )
     max_scf_steps: Annotated[PositiveInt, of("number of SCF steps")] = Field(
-        default=100, description="An electronic loop that uses them all up is refused."
+        default=100, description="A label whose electronic loop uses them all is refused."
     )
 
     @field_validator("spin_polarized_for")
@@ -68,7 +68,7 @@ class SinglePoint(Section):
         for one in given:
             ordered = "-".join(sorted(set(one.split("-"))))
             if one != ordered:
-                raise ValueError(f"{one}: elements out of order - expected them once each, by the alphabet: {ordered}")
+                raise ValueError(f"{one}: elements out of order - expected each once, in alphabetical order: {ordered}")
         return given
 
     def has_spin(self, elements: Iterable[str]) -> bool:
@@ -90,7 +90,7 @@ def ask(
     known
         Data of each element, under the key of the settings that names them: ``{"pseudopotentials": {...}}``.
     message
-        The job, its request, and what that worker alone is told.
+        The job, its request, and what only that worker needs.
 
     Raises
     ------
@@ -140,7 +140,7 @@ def identity(
     sums
         Data of each element: checksums and titles, never a path.
     fixed
-        What the code is told beside the settings, in its own words; units are those of the settings (eV), whose
+        More input for the code, with its own keywords; units are those of the settings (eV), whose
         conversion may differ in the last digit from one version of ASE to the next.
     without
         Keys of the settings that name files.
@@ -168,8 +168,61 @@ def want_known(reference: Reference, given: str | None, known: Collection[str], 
     """
     if given is None and plain_functional(reference.functional) not in known:
         raise ValueError(
-            f"functional {reference.functional} is none that engine {reference.engine} has words for "
+            f"functional {reference.functional} has no name in engine {reference.engine} "
             f"({', '.join(sorted(known))}) - expected one of them, or the code's own words in {key}"
+        )
+
+
+def want_same(reference: Reference, given: str | None, known: Mapping[str, object], key: str) -> None:
+    """Refuse a code's own words of a functional that are those of another one.
+
+    Parameters
+    ----------
+    reference
+        What labels.
+    given
+        The words; None: none.
+    known
+        Words of each functional, by its plain name.
+    key
+        Where they are given.
+
+    Raises
+    ------
+    ValueError
+        They are known, and another functional's.
+    """
+    plain = plain_functional(given or "")
+    names = {plain_functional(words): name for name, words in known.items() if isinstance(words, str)}
+    meant = names.get(plain, plain if plain in known else None)
+    if meant is not None and meant != plain_functional(reference.functional):
+        raise ValueError(f"{key} {given} but functional {reference.functional} - expected the same")
+
+
+def want_no_dispersion(reference: Reference, given: Iterable[str], adding: str, engine: str) -> None:
+    r"""Refuse keys of a code's own input that add a dispersion which the reference denies.
+
+    Parameters
+    ----------
+    reference
+        What labels.
+    given
+        Keys of the user, in any case.
+    adding
+        A regular expression of the keys that add dispersion, such as ``xdm|vdw_.*``.
+    engine
+        For the message.
+
+    Raises
+    ------
+    ValueError
+        There is one, and ``includes_dispersion`` is false.
+    """
+    found = [key for key in given if re.fullmatch(adding, key.lower())]
+    if found and not reference.includes_dispersion:
+        raise ValueError(
+            f"{engine}.input: {found[0]} adds dispersion, and includes_dispersion is false - expected true, or d3 in "
+            "its place"
         )
 
 
@@ -192,7 +245,7 @@ def want_free(given: Iterable[str], taken: Mapping[str, str], engine: str) -> No
     """
     for key in given:
         if (where := taken.get(key.lower())) is not None:
-            raise ValueError(f"{engine}.input: {key} is {where} - expected keys that nothing else sets")
+            raise ValueError(f"{engine}.input: {key} is {where} - expected only keys that nothing else sets")
 
 
 #: Words before the program that a command starts: `mpirun -n 4 pw.x`.

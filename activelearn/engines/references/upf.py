@@ -60,7 +60,7 @@ def checked(where: str, element: str, path: Path, functional: str | None, advice
     functional
         That it should be made for; None: any.
     advice
-        What else may be done if it is made for another one.
+        What else can be done if it was made for another functional.
 
     Raises
     ------

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -145,13 +146,17 @@ def identity(reference: Reference, _slot: Slot) -> dict[str, Any]:
     settings = reference.settings(VASP)
     sums = {element: _checked(element, path, reference.functional) for element, path in potcars(reference).items()}
     arguments = {
-        "incar": {tag: value for tag, value in incar(reference).items() if tag not in _PARALLEL},
-        "incar_for": settings.incar_for,
+        "incar": _physics(incar(reference)),
+        "incar_for": {kind: tags for kind, all_ in settings.incar_for.items() if (tags := _physics(all_))},
         "kpoints": settings.kpoints and list(settings.kpoints),
         "potcars": sums,
     }
     whole = hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()
     return {"version": settings.version, "weights_sha256": whole, "arguments": arguments, "d3_version": "IVDW = 11"}
+
+
+def _physics(tags: Mapping[str, Any]) -> dict[str, Any]:
+    return {tag: value for tag, value in tags.items() if tag not in _PARALLEL}
 
 
 def potcars(reference: Reference) -> dict[str, Path]:
@@ -179,6 +184,13 @@ def _checked(element: str, path: Path, functional: str) -> dict[str, str]:
 
 
 def _check_settings(reference: Reference) -> None:
+    settings = reference.settings(VASP)
+    tags = {tag for some in (settings.incar, *settings.incar_for.values()) for tag, value in some.items() if value}
+    if not reference.includes_dispersion and (adding := sorted({"LUSE_VDW", "LVDW"} & tags)):
+        raise ValueError(
+            f"vasp.incar: {adding[0]} adds dispersion, and includes_dispersion is false - expected true, or d3 in its "
+            "place"
+        )
     named = {"GGA", "METAGGA", "LHFCALC", "LDAU"} & reference.settings(VASP).incar.keys()
     if (plain_functional(reference.functional) == "pbe") is bool(named):
         raise ValueError(

@@ -30,5 +30,8 @@ def calculator_of(trainer: Trainer[Any], model: Path) -> Calculator:
             f"{model.name}: no {said['package']} in this interpreter ({error}) - needed for a calculator - pip "
             "install 'activelearn[local]'"
         ) from error
-    found: Calculator = kind(**said["arguments"])
+    # mace takes a string for a pattern, in which brackets are no brackets.
+    found: Calculator = kind(
+        **{key: model if value == str(model) else value for key, value in said["arguments"].items()}
+    )
     return found

@@ -2,7 +2,7 @@
 
 The energy is the "Electronic free energy" of the last summary, to which forces and stress belong; not "Total energy
 corrected", which is extrapolated to zero width and which ASE takes for a metal. The stress is in eV/Å^3, positive in
-tension. Atoms stand in the caller's order.
+tension. Atoms are in the caller's order.
 """
 
 import re

@@ -291,17 +291,15 @@ def answer(request, load, describe=None):
     try:
         if request["job"] == "describe":
             out = describe(request)
-        elif request["job"] == "load":
-            load(request)
-            out = {}
         else:
-            atoms = to_atoms(request["structure"])
-            atoms.calc = load(request)
+            calculator = load(request)
+            others = [load({**request, "arguments": arguments}) for arguments in request.get("others", ())]
             is_loaded = True
-            if "others" in request:
-                others = [load({**request, "arguments": arguments}) for arguments in request["others"]]
-                request = {**request, "others": others}
-            out = JOBS[request["job"]](atoms, request)
+            out = {}
+            if request["job"] != "load":
+                atoms = to_atoms(request["structure"])
+                atoms.calc = calculator
+                out = JOBS[request["job"]](atoms, {**request, "others": others})
     except (Exception, SystemExit) as error:
         kind = kind_of(error, is_loaded, request)
         out = {kind: str(error) if kind == "lacks" else told(error)}
@@ -366,7 +364,7 @@ class BegunLabel:
 def begin(request, folder=None):
     """Return the started label of a request in a list; an empty list if it is not to be kept.
 
-    If the driver is already gone, nothing is started, since another one may have looked before our record existed.
+    If the driver is already gone, nothing is started, since a new one may have looked before our record existed.
     """
     keep = request.get("keep")
     if not keep or keep["driver"]["namespace"] != namespace():  # in a container, where nobody can see that we are alive

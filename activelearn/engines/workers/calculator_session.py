@@ -46,13 +46,21 @@ def load(request):
         module, name = spec["calculator"].split(":")
         make = getattr(importlib.import_module(module), name)
         one_thread()
-        made = make(**spec["arguments"])
+        made = make(**as_paths(spec["arguments"]))
         if not hasattr(made, "get_forces"):
-            raise TypeError(f"{spec['calculator']} makes a {type(made).__name__}, which is no ASE calculator")
+            raise TypeError(f"{spec['calculator']} makes a {type(made).__name__}, which is not an ASE calculator")
         _calculators[key] = with_numbers(answering.with_dispersion(made, spec["d3"]))
         one_thread()
     answering.forget(_calculators[key])
     return _calculators[key]
+
+
+def as_paths(arguments):
+    """Return keyword arguments with the file of a MACE as a path, since mace takes a string for a glob pattern."""
+    return {
+        key: Path(value) if key == "model_paths" and isinstance(value, str) and Path(value).is_file() else value
+        for key, value in arguments.items()
+    }
 
 
 def with_numbers(calculator):

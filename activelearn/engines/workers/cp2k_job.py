@@ -1,7 +1,7 @@
 """One job for CP2K (Quickstep), started as ``python cp2k_job.py JOB.json``; writes result.json beside it.
 
 The energy is that of the line "ENERGY| Total FORCE_EVAL", the free energy with the electronic entropy, to which forces
-and stress belong. The stress is in GPa, positive in compression. Atoms stand in the caller's order. k-points: the
+and stress belong. The stress is in GPa, positive in compression. Atoms are in the caller's order. k-points: the
 scheme MacDonald with a shift of half a step where a number is even, which makes the mesh Gamma-centred in every
 version; a mesh of one point is Gamma without the section of k-points.
 """

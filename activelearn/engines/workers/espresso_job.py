@@ -1,7 +1,7 @@
 """One job for Quantum ESPRESSO's pw.x, started as ``python espresso_job.py JOB.json``; writes result.json beside it.
 
 The energy is that of the line with "!", the free energy F = E - TS, to which forces and stress belong. The stress is in
-Ry/bohr^3, positive in compression. Atoms stand in the caller's order. Pseudopotentials are linked into the folder of
+Ry/bohr^3, positive in compression. Atoms are in the caller's order. Pseudopotentials are linked into the folder of
 the run under short names, so that no path is too long for pw.x.
 """
 
@@ -17,7 +17,7 @@ from ase.io.espresso_namelist.namelist import Namelist
 XYZ = r"(?P<x>(?:\s+\S+){3})\s*$"
 FORCE = re.compile(rf"\s*atom\s+(?P<row>\d+)\s+type\s+\d+\s+force\s+={XYZ}")
 STRESS = re.compile(r"(?P<x>(?:\s+\S+){3})(?:\s+\S+){3}\s*$")
-SITE = re.compile(r"\s*\d+\s+([A-Z][a-z]?)\S*\s+tau\(")
+SITE = re.compile(r"\s*(\d+)\s+([A-Z][a-z]?)\S*\s+tau\(")
 ENERGY = re.compile(r"!!?\s+total energy\s+=")
 LOOP, STEP = "Self-consistent Calculation", re.compile(r"\s*iteration #")
 CONVERGED = re.compile(r"\s*convergence has been achieved in\s+(\d+) iterations")
@@ -45,7 +45,9 @@ def write(folder, atoms, request):
     lines += ["CELL_PARAMETERS angstrom", *single_points.rows_of(atoms.cell[:]), "ATOMIC_POSITIONS angstrom"]
     positions = single_points.rows_of(atoms.positions)
     lines += [f"{symbol} {row}" for symbol, row in zip(atoms.get_chemical_symbols(), positions, strict=True)]
-    lines += ["K_POINTS automatic", " ".join(map(str, single_points.k_points(atoms, request))) + " 0 0 0", ""]
+    mesh = single_points.k_points(atoms, request)
+    shifts = [int(request["monkhorst_pack"] and n % 2 == 0) for n in mesh]
+    lines += ["K_POINTS automatic", " ".join(map(str, [*mesh, *shifts])), ""]
     (folder / "pw.in").write_text("\n".join(lines))
     return ["-in", "pw.in"]
 
@@ -53,10 +55,11 @@ def write(folder, atoms, request):
 def read(lines, atoms, _request):
     """Return what an output of pw.x says.
 
-    A hybrid functional has several loops: each must have converged, and the loop around them.
+    A hybrid functional has several loops: each must have converged, and the loop around them. Sites are printed twice
+    (in units of the lattice, too) with ``verbosity: high``.
     """
     n = len(atoms)
-    symbols = [found[1] for line in lines if (found := SITE.match(line))]
+    sites = {found[1]: found[2] for line in lines if (found := SITE.match(line))}
     begins = [i for i, line in enumerate(lines) if LOOP in line]
     loops = [lines[i:j] for i, j in zip(begins, [*begins[1:], len(lines)], strict=True)]
     steps = [sum(STEP.match(line) is not None for line in loop) for loop in loops]
@@ -75,7 +78,7 @@ def read(lines, atoms, _request):
             -np.array(stress) * units.Ry / units.Bohr**3,
         )
 
-    return single_points.Said(symbols, is_converged, max(steps, default=0), numbers)
+    return single_points.Said([*sites.values()], is_converged, max(steps, default=0), numbers)
 
 
 CODE = single_points.Code(

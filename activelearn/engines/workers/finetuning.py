@@ -13,9 +13,9 @@ A network is opened by ``open_network(path, request)`` and has
   rows: one energy is that of all elements;
 * ``begin(request)``: makes optimizer and loss, or takes them from the checkpoint; returns the steps that are done;
 * ``step(graphs)``: one gradient step; returns what was predicted before it, as ``predict`` does; ``rate``: of the next;
-* ``save(path, n_steps)``: writes the model, or with ``resumable=True`` a checkpoint to go on from.
+* ``save(path, n_steps)``: writes the model, or with ``resumable=True`` a checkpoint to continue from.
 
-The order of the batches hangs on the random seed and the number of the epoch alone. So a training that goes on from a
+The order of the batches depends only on the random seed and the epoch. So a training that continues from a
 checkpoint takes the same steps as one that was never disturbed.
 """
 
@@ -240,7 +240,7 @@ class StepErrors:
             begin += n_atoms
 
     def add_row(self, step, rate):
-        """Write the errors (eV/Å; eV an atom; kbar) and the learning rate to the learning curve, and begin anew."""
+        """Write the errors (eV/Å; eV an atom; kbar) and the learning rate to the learning curve, and reset them."""
         found = [float(np.sqrt(np.mean(values))) if values else np.nan for values in self.squares.values()]
         self.squares = {name: [] for name in self.squares}
         head = "" if os.path.exists(CURVE) else f"# step {' '.join(COLUMNS)}\n"
@@ -256,10 +256,10 @@ def train(open_network, request):
     open_network
         See the head of this file.
     request
-        ``model`` (to begin with), ``restart`` (checkpoint here to go on from, or None), ``input``, ``output``,
+        ``model`` (to begin with), ``restart`` (checkpoint here to continue from, or None), ``input``, ``output``,
         ``n_steps``, ``batch_size``, ``random_seed``, ``start_lr``, ``stop_lr``, ``force_weight``, ``stress_weight``,
         ``refit_shift``, ``weight_noise``, ``replay``, ``row_every`` (steps), ``save_every`` (steps, a multiple of it;
-        0: no checkpoints), ``most_atoms`` (of a batch that is evaluated), and what its network wants.
+        0: no checkpoints), ``most_atoms`` (of a batch that is evaluated), and the settings of its network.
     """
     begun, frames, errors = time.process_time(), list(frames_of(request["input"])), StepErrors()
     network = open_network(request["restart"] or request["model"], request)

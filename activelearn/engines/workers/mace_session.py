@@ -41,7 +41,7 @@ def with_one_head(model, head):
     if len(heads) == 1:  # a member has one, whatever its foundation had
         return model
     if head not in heads:
-        raise ValueError(f"train.head: {head} is none of the heads of the model: {', '.join(heads)}")
+        raise ValueError(f"train.head: {head} is not a head of the model, which has {', '.join(heads)}")
     return remove_pt_head(model, head)
 
 
@@ -67,7 +67,7 @@ def with_two_heads(model):
 
 
 class MaceNetwork:
-    """A MACE, as finetuning.py wants it.
+    """A MACE, as finetuning.py expects it.
 
     Parameters
     ----------

@@ -44,7 +44,7 @@ def configured(config, request):
 
 
 class SevenNetwork:
-    """A SevenNet, as finetuning.py wants it.
+    """A SevenNet, as finetuning.py expects it.
 
     Parameters
     ----------

@@ -35,7 +35,7 @@ from ase.calculators.calculator import CalculationFailed, Calculator, SCFError, 
 
 #: Time that a code has to end when it is asked to, s.
 GRACE_S = 3.0
-#: Lines of an output that are told when it did not come to its end.
+#: Number of last lines of an output that are reported if the run did not finish.
 N_LAST_LINES = 8
 
 _running: list[subprocess.Popen[bytes]] = []
@@ -59,7 +59,7 @@ class Code:
     start
         The line that a run begins with, once; its group is the version.
     end
-        The words that stand at the end of a run that came to it.
+        The words at the end of a finished run.
     unconverged, impossible, stopped
         What it says of electrons that did not converge, of a structure that has no answer, and of a time limit.
     is_stdout
@@ -113,11 +113,11 @@ class SinglePoints(Calculator):
 
 
 def right_handed(atoms):
-    """Return atoms whose cell is right-handed: the same lattice with two vectors exchanged."""
+    """Return atoms with a right-handed cell: all vectors reversed, which keeps the lattice and the axes of a mesh."""
     if np.linalg.det(atoms.cell[:]) > 0.0:
         return atoms
     turned = atoms.copy()
-    turned.set_cell(atoms.cell[:][[1, 0, 2]])
+    turned.set_cell(-atoms.cell[:])
     return turned
 
 
@@ -179,9 +179,7 @@ def read(code, folder, atoms, request, return_code):
         if found := pattern.search(text):
             raise kind(f"{code.name} says: {' '.join(found[0].split())}")
     if return_code != 0 or code.end not in text or not starts:
-        raise RuntimeError(
-            f"{code.name} did not come to its end (return code {return_code}): {last_words(code, folder)}"
-        )
+        raise RuntimeError(f"{code.name} did not finish (return code {return_code}): {last_words(code, folder)}")
     found = code.read(text.splitlines(), atoms, request)
     if found.symbols != atoms.get_chemical_symbols():
         raise RuntimeError(f"the output of {code.name} is of {found.symbols}, the input is not")

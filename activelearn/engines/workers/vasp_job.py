@@ -70,11 +70,8 @@ def write_inputs(folder, atoms, order, request):
     """Write INCAR, POSCAR, POTCAR and, if a mesh is given, KPOINTS."""
     symbols = [atoms.symbols[i] for i in order]
     species = list(dict.fromkeys(symbols))
-    cell = atoms.cell[:]
-    if np.linalg.det(cell) < 0.0:  # VASP needs a right-handed cell; the same lattice has one
-        cell = cell[[1, 0, 2]]
-    rows = [*cell, *atoms.positions[order]]
-    numbers = ["  ".join(f"{x:.17g}" for x in row) for row in rows]
+    cell = single_points.right_handed(atoms).cell[:]  # as VASP needs it
+    numbers = single_points.rows_of([*cell, *atoms.positions[order]])
     counts = " ".join(str(symbols.count(element)) for element in species)
     lines = ["activelearn", "1.0", *numbers[:3], " ".join(species), counts, "Cartesian", *numbers[3:]]
     (folder / "POSCAR").write_text("\n".join(lines) + "\n")

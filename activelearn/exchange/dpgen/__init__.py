@@ -22,7 +22,7 @@ from activelearn.config.yaml12 import dump
 from activelearn.errors import ConfigError, typed
 from activelearn.exchange import declared
 from activelearn.exchange.dpgen import labelling, labels, machines, reselection, stages, systems, training
-from activelearn.exchange.dpgen.given import DpgenFolder
+from activelearn.exchange.dpgen.given import DpgenFolder, whole
 from activelearn.exchange.dpgen.given import read_folder as read_folder
 from activelearn.exchange.dpgen.keys import Fate as Fate
 from activelearn.exchange.dpgen.told import DpgenReport, as_markdown, refused_by_table
@@ -30,8 +30,17 @@ from activelearn.exchange.dpgen.told import DpgenReport, as_markdown, refused_by
 #: Files next to the campaign YAML, in a folder with its name.
 LEDGER, STRUCTURES, POTCARS, MODELS = "labels", "structures", "potcars", "models"
 MACHINE, REPORT = "machine.yaml", "report.md"
+#: Where the campaign is until all that it needs has its name.
+_DRAFT: Final = ".campaign.yaml"
+#: Keys of DP-GEN that say how labels are computed.
+FP_KEYS: Final = (
+    *("fp_incar", "fp_pp_path", "fp_pp_files", "fp_orb_files", "fp_kpt_file", "k_points", "fp_dpks_descriptor"),
+    *("fp_params", "user_fp_params", "external_input_path"),
+)
 #: A failed frame may be rescued up to this times the upper bound of the window, if the usual bound is below it.
 _RESCUED: Final = 2.0
+#: DP-GEN's number of labels of a system, if none is given.
+_N_LABELS: Final = 200
 
 
 @dataclass(frozen=True)
@@ -92,8 +101,9 @@ def import_dpgen(given: DpgenFolder, request: DpgenRequest) -> Imported:
     ConfigError
         Something cannot be expressed, or an output file exists.
     """
+    is_left = (request.beside / _DRAFT).is_file() and not request.to.exists()
     for path in (request.to, request.beside):
-        if path.exists():
+        if path.exists() and not is_left:
             raise ConfigError(
                 f"{path}: exists - expected a new name, since nothing is overwritten - choose another --to"
             )
@@ -119,12 +129,25 @@ def import_dpgen(given: DpgenFolder, request: DpgenRequest) -> Imported:
         report.facts += _again(given)
         (made / REPORT).write_text(as_markdown(report, given), encoding="utf-8")
         names = sorted(path.name for path in made.iterdir())
-        for path, to in ((made, request.beside), (draft, request.to)):
-            if not trees.rename(path, to.absolute()):
+        (made / _DRAFT).write_text(draft.read_text(encoding="utf-8"), encoding="utf-8")
+        if is_left:
+            _want_the_same(made, request.beside)
+        for path, to in ((made, request.beside), (request.beside / _DRAFT, request.to)):
+            if not ((is_left and path == made) or trees.rename(path.absolute(), to.absolute())):
                 raise ConfigError(
                     f"{to}: was created by another process meanwhile - expected a new name - choose another --to"
                 )
     return Imported(given, report, (request.to, *(request.beside / name for name in names)), n_labels)
+
+
+def _want_the_same(made: Path, left: Path) -> None:
+    """Refuse to finish an import that was killed before its campaign had its name, if it was not the same one."""
+    for name in (_DRAFT, REPORT):
+        if (made / name).read_bytes() != (left / name).read_bytes():
+            raise ConfigError(
+                f"{left}: is of an import with other options or inputs that was killed - expected the same command, or "
+                "a new name - remove it, or choose another --to"
+            )
 
 
 @contextmanager
@@ -163,7 +186,7 @@ def _refuse_what_has_no_counterpart(given: DpgenFolder, report: DpgenReport) -> 
     for key, why in refused_by_table(given.param):
         report.refuse(key, why)
     if not given.jobs:
-        report.refuse("model_devi_jobs", "there is none - expected at least one")
+        report.refuse("model_devi_jobs", "missing - expected at least one job")
 
 
 def _want_nothing_refused(given: DpgenFolder, report: DpgenReport) -> None:
@@ -249,7 +272,7 @@ def _label(given: DpgenFolder, request: DpgenRequest, made: Path, report: DpgenR
     if request.reference is not None:
         return _named(request.reference, report)
     found = labelling.label_of(given, request.declare, report)
-    if report.refused:
+    if report.refused or "vasp" not in found["reference"]:
         return found
     folder = made / POTCARS
     folder.mkdir()
@@ -265,7 +288,7 @@ def _label(given: DpgenFolder, request: DpgenRequest, made: Path, report: DpgenR
 def _named(reference: str, report: DpgenReport) -> dict[str, Any]:
     """Return the section of a preset, or of a YAML by its path relative to the campaign's folder."""
     report.say("fp_style", Fate.CHANGED, f"labels are those of --reference {reference}")
-    for key in ("fp_incar", "fp_pp_path", "fp_pp_files"):
+    for key in FP_KEYS:
         report.say(key, Fate.LEFT_OUT, f"labels are those of --reference {reference}")
     file = find("label", reference)
     if Path(reference).is_file():
@@ -294,7 +317,12 @@ def _longest(value: Any) -> float:  # noqa: ANN401 - raw JSON
 def _select(given: DpgenFolder, window: tuple[float, float], jobs: list[stages.DpgenJob]) -> dict[str, Any]:
     f_lo, f_hi = window
     most = max((len(job.systems) for job in jobs), default=1)
-    made: dict[str, Any] = {"f_lo": f_lo, "f_hi": f_hi, "max_frames": int(given.param.get("fp_task_max") or 200) * most}
+    of_a_system = given.param.get("fp_task_max")
+    made: dict[str, Any] = {
+        "f_lo": f_lo,
+        "f_hi": f_hi,
+        "max_frames": whole(_N_LABELS if of_a_system is None else of_a_system) * most,
+    }
     if f_hi >= 1.5:
         made["rescue"] = {"max_devi_f": _RESCUED * f_hi}
     return made
@@ -312,12 +340,12 @@ def _commented(campaign: Mapping[str, Any], given: DpgenFolder, request: DpgenRe
 def _again(given: DpgenFolder) -> list[str]:
     """Return the classification of the stored frames compared with DP-GEN's own lists."""
     try:
-        found = reselection.reselected(given)
+        found, unread = reselection.reselected(given)
     except ConfigError as error:
         return [*error.problems]
     compared = [one for one in found if one.dpgens is not None]
     if not compared:
-        return []
+        return unread
     same = sum(one.is_same for one in compared)
     said = f"frames of {same} of {len(compared)} (iteration, system) are classified as by DP-GEN"
-    return [said, *(str(one) for one in compared if not one.is_same)]
+    return [said, *(str(one) for one in compared if not one.is_same), *unread]

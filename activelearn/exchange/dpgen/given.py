@@ -125,12 +125,38 @@ def _found(folder: Path, kind: str, name: str | None) -> Path | None:
 def _mapping(path: Path) -> dict[str, Any]:
     text = yaml_text(path)
     try:
-        found = json.loads(text) if path.suffix == ".json" else load(text, str(path))
+        text = text.removeprefix("\ufeff")
+        is_json = path.suffix == ".json"
+        found = json.loads(text, object_pairs_hook=_once_each) if is_json else load(text, str(path))
     except ValueError as error:
         raise ConfigError(f"{path}: cannot be read as JSON ({error}) - expected an input of DP-GEN - fix it") from None
     if not isinstance(found, dict):
         raise ConfigError(f"{path}: not a mapping of keys - expected an input of DP-GEN - check the name")
     return found
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a mapping of a JSON file, of which Python's reader takes the last of equal keys in silence."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"{key} is written twice")
+        found[key] = value
+    return found
+
+
+def whole(value: Any) -> int:  # noqa: ANN401 - raw JSON
+    """Return a whole number of an input, however it is written.
+
+    Raises
+    ------
+    ValueError
+        It is none: a fraction is not cut off in silence.
+    """
+    number_of_it = int(value)
+    if isinstance(value, float) and value != number_of_it:
+        raise ValueError(f"{value:g} is not a whole number")
+    return number_of_it
 
 
 def _record(path: Path) -> tuple[int, int] | None:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from activelearn.config.engine import REFERENCES
 from activelearn.engines.references.vasp import INCAR
+from activelearn.exchange.dpgen import code_abacus, code_cp2k, code_pwscf, codes
 from activelearn.exchange.dpgen.given import DpgenFolder
 from activelearn.exchange.dpgen.keys import Fate
 from activelearn.exchange.dpgen.told import DpgenReport
@@ -31,6 +32,8 @@ _NAMING: Final = ("METAGGA", "LHFCALC", "LDAU")
 #: IVDW without dispersion, and with D3 with zero damping, which a reference adds itself.
 _NO_IVDW, _D3_ZERO = 0, 11
 _VERSION: Final = re.compile(r"vasp\.(\d+\.\d+\.\d+)")
+#: By fp_style, the codes whose input is translated; VASP's is here.
+CODES: Final = {"pwscf": code_pwscf.CODE, "cp2k": code_cp2k.CODE, "abacus": code_abacus.CODE}
 _EXAMPLE: Final = "--declare functional=PBE,includes_dispersion=false,code=VASP-6.4.2"
 
 
@@ -102,9 +105,11 @@ def version_of(given: DpgenFolder) -> str | None:
 
 
 def what_labelled(given: DpgenFolder, report: DpgenReport) -> str | None:
-    """Return what labelled, in the form of ``--declare``, from the files of a VASP run; None: it must be declared."""
-    incar, version = incar_of(given), version_of(given)
+    """Return what labelled, in the form of ``--declare``, from the files of the run; None: it must be declared."""
     style = given.param.get("fp_style")
+    if style in CODES:
+        return _what_code_labelled(given, report)
+    incar, version = incar_of(given), version_of(given)
     if incar is None or version is None:
         lacking = "no INCAR" if style == "vasp" and incar is None else "no OUTCAR with a version"
         why = lacking if style == "vasp" else f"fp_style {style} does not determine its functional"
@@ -114,8 +119,48 @@ def what_labelled(given: DpgenFolder, report: DpgenReport) -> str | None:
     return f"functional={incar.functional},includes_dispersion={dispersion},code=VASP-{version}"
 
 
+def _what_code_labelled(given: DpgenFolder, report: DpgenReport) -> str | None:
+    code = CODES[given.param["fp_style"]]
+    functional, version = code.functional(given), codes.version_of(given, code, {})
+    if functional is None or version is None:
+        lacking = "its functional is not known" if functional is None else f"no {code.output} with a version"
+        report.refuse("fp_style", f"{lacking}, and a label needs its reference - expected {_example(code)}")
+        return None
+    dispersion = "true" if code.has_dispersion(given) else "false"
+    return f"functional={functional},includes_dispersion={dispersion},code={code.name}-{version}"
+
+
+def _example(code: codes.DpgenCode) -> str:
+    return f"--declare functional=PBE,includes_dispersion=false,code={code.name}-VERSION (as {code.name} prints it)"
+
+
+def _label_of_code(given: DpgenFolder, declared: str | None, report: DpgenReport) -> dict[str, Any]:
+    """Return the section ``label`` of a run whose labels are by a code of :data:`CODES`."""
+    code = CODES[given.param["fp_style"]]
+    said = {
+        key.strip(): value.strip() for key, _, value in (part.partition("=") for part in (declared or "").split(","))
+    }
+    version = codes.version_of(given, code, said)
+    functional = code.functional(given) or said.get("functional")
+    if (version is None or functional is None) and not report.refused:
+        report.refuse("fp_style", f"functional or version is not known - expected {_example(code)}")
+    made = code.settings(given, functional or "PBE", report)  # all that is refused is said together
+    if not report.refused:
+        made[code.engine]["version"] = version
+    return {
+        "reference": {
+            "engine": code.engine,
+            "command": codes.command_of(given, code, report),
+            "functional": functional,
+            "includes_dispersion": code.has_dispersion(given) and "d3" not in made,
+            "deterministic": False,
+            **made,
+        }
+    }
+
+
 def label_of(given: DpgenFolder, declared: str | None, report: DpgenReport) -> dict[str, Any]:
-    """Return the section ``label`` of a run with VASP labels.
+    """Return the section ``label`` of a run whose input is translated.
 
     Parameters
     ----------
@@ -125,6 +170,8 @@ def label_of(given: DpgenFolder, declared: str | None, report: DpgenReport) -> d
         What labelled, in the form of ``--declare``: its ``code=VASP-6.4.2`` gives the version if there is no output.
     """
     style, incar = given.param.get("fp_style"), incar_of(given)
+    if style in CODES:
+        return _label_of_code(given, declared, report)
     if style != "vasp" or incar is None:
         what = "no INCAR at fp_incar" if style == "vasp" else f"{style} is not supported"
         there = ", ".join(REFERENCES.names())

@@ -12,7 +12,7 @@ from activelearn import exchange
 from activelearn.errors import ConfigError
 from activelearn.exchange import physics
 from activelearn.exchange.deepmd_npy import read_deepmd
-from activelearn.exchange.dpgen.given import DpgenFolder
+from activelearn.exchange.dpgen.given import DpgenFolder, number
 from activelearn.exchange.dpgen.keys import Fate
 from activelearn.exchange.dpgen.told import DpgenReport
 from activelearn.exchange.files import read
@@ -29,6 +29,8 @@ OUTPUTS: Final[Mapping[str, tuple[str, str]]] = {
     "pwmat": ("OUT.MLMD", "pwmat/output"),
 }
 _HDF5: Final = {".h5", ".hdf5"}
+#: Endings of what somebody packed to save space.
+_PACKED: Final = (".tar", ".tgz", ".gz", ".xz", ".bz2", ".zst", ".zip", ".7z")
 #: Parts of a path, and allowed characters, that name a trajectory.
 _N_PARTS, _MOST_LETTERS = 4, 90
 
@@ -58,6 +60,16 @@ def sources_of(given: DpgenFolder, report: DpgenReport) -> list[LabelSource]:
     for iteration in given.iterations:
         gathered = [one for path in sorted((iteration / "02.fp").glob("data.*")) for one in _systems(path)]
         found += gathered or _outputs(given, iteration)
+    packed = [given.folder.glob("iter.*"), given.folder.glob("iter.*/02.fp*"), given.folder.glob("iter.*/02.fp/*")]
+    report.facts += [
+        f"{path.relative_to(given.folder)}: is packed, and labels in it are not taken - unpack it and import again"
+        for paths in packed
+        for path in sorted(paths)
+        if path.name.endswith(_PACKED) and path.is_file()
+    ]
+    there = {number(iteration) for iteration in given.iterations}
+    if missing := [k for k in range(given.n_done) if k not in there]:
+        report.facts.append(f"record.dpgen: iterations {missing[0]} to {missing[-1]} are done, and not all are here")
     return found
 
 

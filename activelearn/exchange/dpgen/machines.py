@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from activelearn.config.machine import SECRET
-from activelearn.exchange.dpgen.given import DpgenFolder, alias
+from activelearn.exchange.dpgen.given import DpgenFolder, alias, whole
 from activelearn.exchange.dpgen.keys import Fate
 from activelearn.exchange.dpgen.told import DpgenReport
 
@@ -95,7 +95,7 @@ def _place(section: Mapping[str, Any], kind: str, report: DpgenReport) -> dict[s
     """Return one kind of node."""
     resources, is_shell = section["resources"], _batch(section) in SHELLS
     made: dict[str, Any] = {}
-    n_gpus = int(resources.get("gpu_per_node") or 0)
+    n_gpus = whole(resources.get("gpu_per_node") or 0)
     if not is_shell:
         system = _SYSTEMS.get(_batch(section), "slurm")
         made["queue"] = {
@@ -104,7 +104,7 @@ def _place(section: Mapping[str, Any], kind: str, report: DpgenReport) -> dict[s
         }
     if n_gpus or not is_shell:
         made["gpus"] = list(range(n_gpus))
-    if (side_by_side := int(resources.get("para_deg") or 1)) > 1:
+    if (side_by_side := whole(resources.get("para_deg") or 1)) > 1:
         made["slots"] = side_by_side
     elif is_shell:
         made["slots"] = 1
@@ -118,11 +118,11 @@ def _place(section: Mapping[str, Any], kind: str, report: DpgenReport) -> dict[s
 
 def _queue(resources: Mapping[str, Any], n_gpus: int, kind: str, report: DpgenReport) -> dict[str, Any]:
     """Return the resources requested from the batch system."""
-    made: dict[str, Any] = {"nodes": int(resources.get("number_node") or 1)}
+    made: dict[str, Any] = {"nodes": whole(resources.get("number_node") or 1)}
     if resources.get("queue_name"):
         made["partition"] = str(resources["queue_name"])
     if resources.get("cpu_per_node"):
-        made["cpus_per_task"] = int(resources["cpu_per_node"])
+        made["cpus_per_task"] = whole(resources["cpu_per_node"])
     if n_gpus:
         made["gres"] = f"gpu:{n_gpus}"
     left = []

@@ -9,22 +9,36 @@ from activelearn.exchange.dpgen.keys import NOTHING, DpgenKey, Fate
 #: In the order of DP-GEN's own table.
 PARAM: Final = (
     DpgenKey(
+        tuple(f"user_fp_params.{name}" for name in ("control.**", "system.**", "electrons.**", "kspacing")),
+        Fate.TAKEN,
+        "label.reference.espresso",
+        "of fp_style pwscf: see the table above; of abacus kspacing is in 1/bohr",
+    ),
+    DpgenKey(
+        ("user_fp_params.GLOBAL.**", "user_fp_params.FORCE_EVAL.**", "external_input_path"),
+        Fate.TAKEN,
+        "label.reference.cp2k",
+        "of fp_style cp2k: see the table above",
+    ),
+    DpgenKey(
+        ("user_fp_params.ecutwfc", "user_fp_params.basis_type", "fp_orb_files", "fp_kpt_file", "k_points"),
+        Fate.TAKEN,
+        "label.reference.abacus",
+        "of fp_style abacus, with all keys of INPUT: see the table above",
+    ),
+    DpgenKey(("fp_dpks_descriptor",), Fate.LEFT_OUT, "", "DeePKS has no counterpart; deepks_scf: 1 is refused"),
+    DpgenKey(
         (
             "fp_params.**",
             "user_fp_params.**",
             "user_vasp_params.**",
-            "external_input_path",
-            "fp_orb_files",
-            "fp_kpt_file",
-            "k_points",
-            "fp_dpks_descriptor",
             "basis_set",
             "keywords_high_multiplicity",
             "multiplicity",
         ),
         Fate.LEFT_OUT,
         "label.reference",
-        "settings of that code: with --reference",
+        "settings of a code without a translation (siesta, gaussian, pwmat, custom ...): with --reference",
     ),
     DpgenKey(("_*", "**._*"), Fate.LEFT_OUT, "", "a comment"),
     DpgenKey(("type_map",), Fate.TAKEN, "type_map", "the order stays, so that exported models have the same types"),
@@ -345,13 +359,16 @@ PARAM: Final = (
         off=NOTHING,
     ),
     DpgenKey(
-        ("fp_style",), Fate.TAKEN, "label.reference", "vasp: from INCAR and POTCARs; all others: named with --reference"
+        ("fp_style",),
+        Fate.TAKEN,
+        "label.reference",
+        "vasp, pwscf, cp2k, abacus: from their inputs; all others: named with --reference",
     ),
     DpgenKey(
         ("fp_incar", "fp_pp_path", "fp_pp_files"),
         Fate.TAKEN,
-        "label.reference.vasp",
-        "of fp_style vasp; else with --reference",
+        "label.reference",
+        "of fp_style vasp, pwscf and abacus; else with --reference",
     ),
     DpgenKey(
         ("fp_aniso_kspacing",),

@@ -7,6 +7,7 @@ step of every frame of the class (unless ``detailed_report_make_fp`` is false).
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -14,11 +15,15 @@ from typing import Final
 import numpy as np
 
 from activelearn.errors import ConfigError
-from activelearn.exchange.dpgen.given import DpgenFolder, number
+from activelearn.exchange.dpgen.given import DpgenFolder, number, whole
 from activelearn.exchange.dpgen.stages import bound_in
 from activelearn.frames import FloatArray
 from activelearn.select.window import FrameClass, FrameClasses, classify
 
+#: Folder of a walk: system and number.
+_TASK: Final = re.compile(r"task\.\d+\.\d+")
+#: Step, and largest, smallest and mean deviation of virials and forces.
+_N_COLUMNS = 7
 #: The column of the largest deviation of virials and of forces in model_devi.out.
 _VIRIAL, _FORCE = 1, 4
 #: DP-GEN's own bound of virials: none.
@@ -71,24 +76,31 @@ class Reselected:
         return f"iteration {self.iteration}, system {self.system}: {counts} ({beside})"
 
 
-def reselected(given: DpgenFolder) -> list[Reselected]:
-    """Return the frames of every iteration and system that has deviations, in order.
+def reselected(given: DpgenFolder) -> tuple[list[Reselected], list[str]]:
+    """Return the frames of every iteration and system that has deviations, in order, and what cannot be read.
 
     Raises
     ------
     ConfigError
-        A ``model_devi.out`` is corrupt, or the run uses another classification.
+        The run uses another classification.
     """
     _want_plain(given)
-    found = []
+    found: list[Reselected] = []
+    unread: list[str] = []
     for iteration in given.iterations:
-        tasks = sorted((iteration / "01.model_devi").glob("task.*"))
         walks: dict[str, list[Path]] = {}
-        for task in tasks:
-            if (task / "model_devi.out").is_file():
+        for task in sorted((iteration / "01.model_devi").glob("task.*")):
+            if _TASK.fullmatch(task.name) and (task / "model_devi.out").is_file():
                 walks.setdefault(task.name.split(".")[1], []).append(task)
-        found += [_system(given, iteration, system, folders) for system, folders in walks.items()]
-    return found
+        for system, folders in walks.items():
+            try:
+                found.append(_system(given, iteration, system, folders))
+            except ConfigError as error:
+                unread += error.problems
+            except (AttributeError, LookupError, TypeError, ValueError) as error:
+                place = f"{iteration.name}, system {system}"
+                unread.append(f"{place}: its frames are not classified again: {type(error).__name__}: {error}")
+    return found, unread
 
 
 def _want_plain(given: DpgenFolder) -> None:
@@ -111,7 +123,7 @@ def _system(given: DpgenFolder, iteration: Path, system: str, walks: list[Path])
     forces, virials = (tuple(_NO_BOUND if one is None else one for one in bounds[kind]) for kind in "fv")
     ours: dict[FrameClass, set[Frame]] = {one: set() for one in LISTS}
     for walk in walks:
-        steps, rows = _deviations(walk / "model_devi.out", int(given.param.get("model_devi_skip") or 0))
+        steps, rows = _deviations(walk / "model_devi.out", whole(given.param.get("model_devi_skip") or 0))
         kinds = classes(rows[:, _FORCE], rows[:, _VIRIAL], forces, virials)
         for step, kind in zip(steps.tolist(), kinds.tolist(), strict=True):
             ours[FrameClass(kind)].add((walk.name, step))
@@ -125,7 +137,9 @@ def _deviations(path: Path, skip: int) -> tuple[FloatArray, FloatArray]:
     except ValueError as error:
         raise ConfigError(f"{path}: cannot be read ({error}) - expected rows of seven numbers - restore it") from None
     if rows.size == 0:
-        return np.empty(0, dtype=np.int64), np.empty((0, 7))
+        return np.empty(0, dtype=np.int64), np.empty((0, _N_COLUMNS))
+    if rows.shape[1] < _N_COLUMNS or not np.isfinite(rows[:, 0]).all():
+        raise ConfigError(f"{path}: has {rows.shape[1]} columns - expected step and six deviations - restore it")
     _, last = np.unique(rows[::-1, 0], return_index=True)
     rows = rows[np.sort(len(rows) - 1 - last)]
     rows = rows[rows[:, 0] >= skip]

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from activelearn.config import Stop
-from activelearn.exchange.dpgen.given import DpgenFolder, alias
+from activelearn.errors import ConfigError
+from activelearn.exchange.dpgen.given import DpgenFolder, alias, whole
 from activelearn.exchange.dpgen.systems import DpgenStarts
 from activelearn.exchange.dpgen.templates import stages_of_template
 from activelearn.exchange.dpgen.told import DpgenReport
@@ -116,9 +117,9 @@ def _of_job(given: DpgenFolder, job: Mapping[str, Any], k: int) -> list[DpgenJob
     by_window: dict[tuple[float, float], list[int]] = {}
     for system in expanded(job["sys_idx"]):
         by_window.setdefault(window_in(given.param, job, system), []).append(system)
-    whole = widest(given)
+    everywhere = widest(given)
     found = [
-        ({**one, **({} if window == whole else dict(zip(("f_lo", "f_hi"), window, strict=True)))}, tuple(systems))
+        ({**one, **({} if window == everywhere else dict(zip(("f_lo", "f_hi"), window, strict=True)))}, tuple(systems))
         for window, systems in by_window.items()
         for one in asked
     ]
@@ -134,7 +135,9 @@ def expanded(sys_idx: Sequence[Any]) -> tuple[int, ...]:
             first, *more = (int(word) for word in one.split(":"))
             numbers += range(first, *more) if more else [first]
         else:
-            numbers.append(int(one))
+            numbers.append(whole(one))
+    if any(number < 0 for number in numbers):
+        raise ValueError(f"sys_idx {min(numbers)} - expected numbers of systems from 0 on")
     return tuple(numbers)
 
 
@@ -159,12 +162,12 @@ def _reason(job: Mapping[str, Any]) -> str | None:
 def _asked(param: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keys of the stage of a job that do not depend on its systems."""
     ensemble = ENSEMBLES[alias(job, "ensemble", "ens")]
-    n_steps = int(job["nsteps"])
+    n_steps = whole(job["nsteps"])
     made: dict[str, Any] = {
         "ensemble": ensemble,
         "temperatures_K": _numbers(alias(job, "temps", "Ts")),
         "n_steps": n_steps,
-        "every": min(int(alias(job, "trj_freq", "t_freq", "traj_freq")), n_steps),
+        "every": min(whole(alias(job, "trj_freq", "t_freq", "traj_freq")), n_steps),
         "timestep_fs": round(1000.0 * float(job.get("dt", param.get("model_devi_dt", 0.002))), 9),
         "temperature_damping_ps": float(job.get("taut", param.get("model_devi_taut", _TAUT))),
     }
@@ -184,9 +187,11 @@ def _numbers(given: Sequence[Any]) -> list[float]:
 
 def mass_lines(param: Mapping[str, Any]) -> list[str]:
     """Return a LAMMPS line for each element that is not the standard isotope."""
-    given = param.get("mass_map")
-    if not isinstance(given, list):
+    given = param.get("mass_map") or "auto"
+    if given == "auto":
         return []
+    if not isinstance(given, list) or len(given) != len(param["type_map"]):
+        raise ConfigError("mass_map: expected auto, or one mass per element of type_map - fix it")
     standard = masses_of(tuple(param["type_map"]))
     pairs = zip(given, standard.tolist(), strict=False)
     return [
@@ -236,7 +241,10 @@ def widest(given: DpgenFolder) -> tuple[float, float]:
 def window_in(param: Mapping[str, Any], job: Mapping[str, Any], system: int) -> tuple[float, float]:
     """Return the window (eV/Å) of a system in a job: that of the job takes precedence."""
     lower, upper = (bound_in(param, job, key, system) for key in (_LOWER, _UPPER))
-    return (0.0 if lower is None else lower), (math.inf if upper is None else upper)
+    if lower is None or upper is None:
+        key = _LOWER if lower is None else _UPPER
+        raise ConfigError(f"{key}: none for system {system} - expected one for every system of a job - add it")
+    return lower, upper
 
 
 def bound_in(param: Mapping[str, Any], job: Mapping[str, Any], key: str, system: int) -> float | None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 
 from activelearn.engines.backends import BACKENDS
 from activelearn.engines.trainers.deepmd import blocks
-from activelearn.exchange.dpgen.given import DpgenFolder, alias
+from activelearn.exchange.dpgen.given import DpgenFolder, alias, whole
 from activelearn.exchange.dpgen.keys import Fate
 from activelearn.exchange.dpgen.told import DpgenReport
 
@@ -37,7 +38,7 @@ def train_of(given: DpgenFolder, report: DpgenReport) -> dict[str, Any]:
     if not n_steps:
         report.refuse("default_training_param", "no numb_steps in its training - expected a number of steps")
         return {}
-    made: dict[str, Any] = {"n_members": int(param.get("numb_models", 4)), "n_steps": int(n_steps)}
+    made: dict[str, Any] = {"n_members": whole(param.get("numb_models", 4)), "n_steps": whole(n_steps)}
     backend = str(param.get("train_backend", "tensorflow"))
     if backend not in _BACKENDS:
         report.refuse("train_backend", f"{backend} has no counterpart - expected one of {', '.join(_BACKENDS)}")
@@ -49,7 +50,7 @@ def train_of(given: DpgenFolder, report: DpgenReport) -> dict[str, Any]:
     made |= _warm(param, made["learning_rate"], report)
     if "dp_compress" in param:
         made["compress"] = "always" if param["dp_compress"] else "never"
-    if (fewest := int(param.get("fp_task_min", 1) or 1)) > 1:
+    if (fewest := whole(param.get("fp_task_min", 1) or 1)) > 1:
         made["min_new_frames"] = fewest
     return made
 
@@ -62,7 +63,8 @@ def last_ensemble(given: DpgenFolder, train: Mapping[str, Any], report: DpgenRep
     suffixes = BACKENDS[train["backend"]].with_weights
     for iteration in reversed(given.iterations):
         folder = iteration / "00.train"
-        models = [found for k in range(train["n_members"]) if (found := _model_of(folder, k, suffixes)) is not None]
+        found = (_model_of(folder, k, suffixes) for k in range(train["n_members"]))
+        models = [model for model in takewhile(lambda model: model is not None, found) if model is not None]
         if models and len(models) == train["n_members"]:
             if _counts_neighbours(train["model"]):
                 report.facts.append("the last ensemble is not used as a start: its network has an automatic sel")
@@ -138,7 +140,7 @@ def _batch(param: Mapping[str, Any]) -> int | str:
         value = param.get(key, "auto")
         sizes |= set(value) if isinstance(value, list) else {value}
     (size, *others) = sizes or {"auto"}
-    return int(size) if not others and not isinstance(size, str) else _AUTO
+    return whole(size) if not others and not isinstance(size, str) else _AUTO
 
 
 def _learning_rate(given: Mapping[str, Any], n_steps: int, report: DpgenReport) -> dict[str, Any]:
@@ -148,7 +150,7 @@ def _learning_rate(given: Mapping[str, Any], n_steps: int, report: DpgenReport) 
     start = float(given.get("start_lr", 1.0e-3))
     stop = given.get("stop_lr")
     if stop is None and "decay_rate" in given:
-        n_falls = n_steps / int(given.get("decay_steps", _DECAY_STEPS))
+        n_falls = n_steps / whole(given.get("decay_steps", _DECAY_STEPS))
         stop = max(start * float(given["decay_rate"]) ** n_falls, 1.0e-12)
     made: dict[str, Any] = {"start": start, "stop": float(f"{float(stop or _STOP_LR):.6g}")}
     return made if shape == "exp" else {"shape": shape, **made}
@@ -179,7 +181,7 @@ def _warm(param: Mapping[str, Any], rate: dict[str, Any], report: DpgenReport) -
         return made
     n_steps = alias(param, "training_reuse_numb_steps", "training_reuse_stop_batch")
     if n_steps:
-        made["warm_n_steps"] = int(n_steps)
+        made["warm_n_steps"] = whole(n_steps)
     if param.get("training_reuse_start_lr"):
         rate["warm_start"] = float(param["training_reuse_start_lr"])
     return made

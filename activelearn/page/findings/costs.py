@@ -129,7 +129,7 @@ RULES: Final = (
         1.0,
         "GB",
         "cost",
-        "the folder has more than {bound} besides models and scratch",
+        "the folder has more than {bound}, without models and scratch",
         "It is copied and backed up as a whole.",
         "select.max_frames; n_frames and keep_velocities of glasses",
         _size,

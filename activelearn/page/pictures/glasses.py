@@ -273,7 +273,7 @@ def _parity(seen: SeenStudy, curve: Curve) -> Figure:
     plot.line(np.array(axis), np.array(axis), "c6", "potential = reference")
     what = _PARITY[curve.name]
     return Figure(
-        name=f"{_file(curve.name)}-{_file(curve.label)}",
+        name=f"{_file(curve.name)}-{_file(seen.name)}-{_file(curve.label)}",
         title=f"{what.capitalize()} against the reference: {curve.label}",
         caption=f"Held-out frames ({len(x)} points); darker: more points.",
         picture=plot.svg(),

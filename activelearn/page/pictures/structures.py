@@ -1,4 +1,4 @@
-"""Structures that can be turned: drawn by the script of the page, from positions that stand in it."""
+"""Structures that can be rotated, drawn by the script of the page from positions in it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from activelearn.page.shots import Shot
 
 #: Larger atoms than this have no bonds drawn: ions between the units of a network. Covalent radius, Å.
 _ION_A: Final = 1.4
-#: Atoms are bonded up to so many times the sum of their covalent radii.
+#: Atoms are bonded up to this multiple of the sum of their covalent radii.
 _REACH: Final = 1.2
-#: Of structures that have more atoms none is drawn.
+#: Structures with more atoms are not drawn.
 _MOST_ATOMS: Final = 5000
-#: Colours by value, from none to the largest: its lightness falls all along, so it is told apart without colours, too.
+#: Colours by value, from none to the largest: its lightness decreases monotonically, so it needs no colours.
 _SCALE: Final = tuple((225 - 3 * k, 222 - 11 * k, 215 - 12 * k) for k in range(16))
 
 

@@ -59,7 +59,7 @@ def launchpad_problems(path: Path, machine: Machine) -> tuple[list[str], list[st
         except PyMongoError as error:
             problems.append(
                 f"{path}: {launchpad.identity} stopped answering ({type(error).__name__}) - expected a server that "
-                "stays up - look at its log, and give the command again"
+                "stays up - look at its log, and run the same command again"
             )
     return problems + worker_problems(machine), facts
 

@@ -48,7 +48,7 @@ LARGEST_SKEW_S: Final = 5.0
 _AWAITED: Final = ("WAITING", "READY", "RESERVED", "RUNNING", "FIZZLED", "PAUSED")
 _READY_AGAIN: Final = "--fix lets another worker do it; what is published is not computed twice"
 _ANEW: Final = (
-    "end its workers, empty it (lpad -l my_launchpad.yaml reset) and give `activelearn submit` for its campaigns "
+    "end its workers, empty it (lpad -l my_launchpad.yaml reset) and run `activelearn submit` for its campaigns "
     "again: nothing is lost, all products are in their folders"
 )
 _NOT_IMPORTED: Final = re.compile(r"ModuleNotFoundError|ImportError|cannot import|load_object\(\) could not find")
@@ -310,7 +310,7 @@ def _fizzled(flow: Flow) -> Iterator[Finding]:
         return
     message = None if flow.folder is None else _read(Submissions(flow.folder).stop_message)
     if isinstance(message, str) and not all(map(is_not_imported, causes.values())):
-        what, do = f"{flow.name} stopped: {message}", "fix the cause and give `activelearn submit` again"
+        what, do = f"{flow.name} stopped: {message}", "fix the cause and run `activelearn submit` again"
         yield Finding(
             "stopped", what, f"{do}; failures are then counted from zero", workflow=flow.number, fw_ids=tuple(causes)
         )
@@ -355,7 +355,7 @@ def cause_of(flow: Flow, fw_id: int) -> str:
     frames = [i for i, line in enumerate(lines) if line.startswith('  File "')]
     after = lines[frames[-1] + 1 :] if frames else lines
     said = next((line.strip() for line in after if line.strip() and not line.startswith(" ")), "")
-    return said or "no cause was stored (its worker was killed, or FireWorks could not read the Workflow)"
+    return said or "no cause was recorded (its worker was killed, or FireWorks could not read the Workflow)"
 
 
 # --- interrupted completions ------------------------------------------------------------------------------------------
@@ -449,14 +449,14 @@ def _misplaced(picture: Picture, flow: Flow) -> Finding | None:
         return Finding(
             "moved",
             f"{flow.name}: its Fireworks refer to {flow.folder}, but the folder is now {now}",
-            "give `activelearn submit` for it again: it updates their path",
+            "run `activelearn submit` for it again: it updates their path",
             workflow=flow.number,
         )
     if not flow.folder.is_dir():
         return Finding(
             "folder",
             f"{flow.name}: there is no folder {flow.folder} (any more), as seen from this machine",
-            "is its disk mounted here? If it has moved, give `activelearn submit` for it at its new path. If it was "
+            "is its disk mounted here? If it has moved, run `activelearn submit` for it at its new path. If it was "
             "deleted, workers end this Workflow quietly when they reach it; to end it immediately: lpad -l "
             f"my_launchpad.yaml defuse_wflows -i {flow.number}",
             workflow=flow.number,
@@ -486,7 +486,7 @@ def _forgotten(picture: Picture) -> Iterator[Finding]:
             yield Finding(
                 "forgotten",
                 f"{folder} is submitted here and has not ended, but the LaunchPad has nothing left to do for it",
-                "give `activelearn submit` again: it continues from the products",
+                "run `activelearn submit` again: it continues from the products",
             )
 
 

@@ -17,7 +17,7 @@ _AT_WORK = ("RESERVED", "RUNNING")
 def idle_categories(
     picture: Picture, flows: Iterable[Flow], file: Path, *, but: Container[str] = ()
 ) -> Iterator[Finding]:
-    """Yield the categories for which something has been READY for long, and nobody is at work or in the queue.
+    """Yield the categories in which something has been READY for long, without a worker at work or in the queue.
 
     A worker counts as long as it has a Firework, even in the queue, or had one within the last minutes: it then looks
     for the next one. Workers of all campaigns count, and those without a category, which take everything.
@@ -59,8 +59,8 @@ def idle_categories(
             "idle",
             f"{counted(len(since), 'READY Firework')} of category {category} {have} waited for "
             f"{duration(picture.age(min(since)))}, and {nobody} (categories of the workers seen so far: {seen})",
-            f"start one: {worker_line(file, category)} (unless squeue shows a pending job: without -r, qlaunch leaves "
-            "no trace here)",
+            f"start one: {worker_line(file, category)} (unless a job of it is pending in the queue: without -r, "
+            "qlaunch leaves no trace here)",
         )
 
 

@@ -34,10 +34,10 @@ def _repaired(launchpad: LaunchPad, finding: Finding) -> str:
     busy = {"nodes": finding.workflow, "locked": {"$exists": True}}
     try:
         if finding.kind != "lock" and launchpad.workflows.find_one(busy, {"_id": 1}) is not None:
-            return f"{finding.kind}: left alone, as its Workflow is being changed; give the command again"
+            return f"{finding.kind}: left alone, as its Workflow is being changed; run the same command again"
         return f"{finding.kind}: {_HOW[finding.kind](launchpad, finding)}"
     except LockedWorkflowError:
-        return f"{finding.kind}: its Workflow stayed locked; give the command again in a few minutes"
+        return f"{finding.kind}: its Workflow stayed locked; run the same command again in a few minutes"
     except (RuntimeError, ValueError) as error:  # what FireWorks raises where it cannot read a Workflow
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         return f"{finding.kind}: not repaired: {lines[-1].strip()}"

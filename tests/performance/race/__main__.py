@@ -1,7 +1,7 @@
 """The race with DP-GEN: one campaign, from the same initial data, to the first pass below the bounds.
 
-``python tests/performance/race FOLDER``, with an interpreter that has activelearn and its engines. All that is made is
-below FOLDER; what is there is not made again, so the same command goes on after an interruption. See the README of
+``python tests/performance/race FOLDER``, with an interpreter that has activelearn and its engines. All results are
+below FOLDER; existing ones are not made again, so the same command continues after an interruption. See the README of
 ``tests/performance``.
 """
 

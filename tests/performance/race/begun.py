@@ -1,4 +1,4 @@
-"""What a folder of the race was begun with: the results that are there are of that, and of nothing else."""
+"""The input that a folder of the race was started with: all results in it are of that input."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def want_the_same(folder: Path, asked: Mapping[str, str | int | None]) -> None:
     """
     path = folder / "race.json"
     if not path.exists() and (folder / "initial").exists():
-        raise SystemExit(f"{path}: gone - wanted what the results in this folder are of - name a new folder")
+        raise SystemExit(f"{path}: gone - expected the input of the results in this folder - choose a new folder")
     before = json.loads(path.read_text()) if path.exists() else {}
     for name, value in asked.items():
         if None not in (value, before.get(name)) and value != before[name]:

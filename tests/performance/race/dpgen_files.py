@@ -105,7 +105,7 @@ def write_all(campaign: Campaign, sel: Room, place: Place) -> None:
 
 
 def write_starts(campaign: Campaign, folder: Path, n_each: int) -> None:
-    """Write the starts of every pass: the crystal at each linear scale, distorted anew, as our walks begin."""
+    """Write the starts of every pass: the crystal at each linear scale, randomly distorted, as our walks begin."""
     folder.mkdir()
     rng = np.random.default_rng(campaign.random_seed)
     crystal = starts.crystal(campaign.explored_systems[0], campaign.min_height_A)

@@ -96,7 +96,7 @@ def measure(
     log
         Gets its output.
     environment
-        Variables besides those of this process.
+        Variables in addition to those of this process.
     until
         Asked twice a second; once it says yes, the command is ended (SIGTERM), and then what it has left.
 

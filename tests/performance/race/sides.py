@@ -136,7 +136,7 @@ def make_initial_data(command: Path, campaign: Path, folder: Path, n_slots: int)
 
 
 def run_ours(side: str, command: Path, campaign: Path, initial: Path, folder: Path, n_slots: int) -> Run:
-    """Go on from a copy of the initial data to the end."""
+    """Continue from a copy of the initial data to the end."""
     shutil.copytree(initial, folder, symlinks=True)
     words = [str(command), "run", str(campaign), "--folder", str(folder), "--slots", str(n_slots)]
     measured = measure(words, folder=folder.parent, log=folder.with_suffix(".log"))

@@ -1,4 +1,4 @@
-"""The table of the race: medians over the rounds, and the ratios beside what is wanted of them."""
+"""The table of the race: medians over the rounds, and the ratios with their targets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Errors = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Wanted:
-    """A ratio that is wanted: ours over another side's, at the most."""
+    """A target: the largest ratio of ours to another side's."""
 
     what: str
     of: str
@@ -49,7 +49,7 @@ def lines(runs: Mapping[str, Sequence[Run]], errors: Mapping[str, Sequence[Error
     out = [f"| medians of {max(map(len, runs.values()))} | {' | '.join(sides)} |", "|---" * (len(sides) + 1) + "|"]
     for what, value in _rows(errors):
         out.append(f"| {what} | {' | '.join(value(side, runs[side]) for side in sides)} |")
-    out += ["", "| ours over another | found | wanted at most | |", "|---|---|---|---|"]
+    out += ["", "| ours / other side | measured | target, at most | |", "|---|---|---|---|"]
     for wanted in WANTED:
         if "ours" in runs and wanted.other in runs:
             found = median(runs["ours"], wanted.of) / median(runs[wanted.other], wanted.of)

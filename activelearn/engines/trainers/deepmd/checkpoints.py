@@ -1,4 +1,4 @@
-"""Checkpoints of `dp train`: those of a killed training, from which another one continues.
+"""Checkpoints of `dp train`: those of a killed training, from which its successor continues.
 
 Every attempt at a training has its own folder (a worker that was thought dead may still be writing to the old one), in
 it one ``attempt-<k>`` per learning rate. A retry takes over the newest checkpoint of the last attempt: its files, and

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,11 +26,16 @@ from activelearn.engines.trainers.finetuning.settings import FineTuned, Replay
 from activelearn.errors import ConfigError, EngineError
 from activelearn.frames import Frames, npz_bytes, pack
 
+log = logging.getLogger(__name__)
 F = TypeVar("F", bound=FineTuned)
-#: A training has diverged when its force error is so many times the RMS of the forces (or of 1 eV/Å).
+#: A training has diverged when its force error is this multiple of the RMS of the forces (or of 1 eV/Å).
 DIVERGED: Final = 10.0
-#: Where that bound stands beside the training data.
+#: File of that bound, next to the training data.
 _BOUND: Final = "largest_error.json"
+#: A replay of fewer bytes is read whole before anything runs; of a larger one, its first structure.
+READ_WHOLE: Final = 50_000_000
+#: Energies that are farther apart than this in the precision of a training are worth a warning, eV per atom.
+COARSE: Final = 1.0e-3
 #: Cutoff of a foundation that is not here to be asked, Å.
 _CUTOFF_A: Final = 5.0
 
@@ -99,7 +105,7 @@ class FineTuner(Trainer[F]):
         return [f"train.foundation: {what} - expected a foundation for all elements of type_map - choose another"]
 
     def impossible(self, train: F) -> list[str]:
-        """Return a foundation that is none, a kind of labels that it lacks, and a replay that cannot be read."""
+        """Return what is wrong with the foundation, its kind of labels, and the replayed structures."""
         path = self.path_of(train.foundation)
         wrong = self.not_there(train) if path is None else self._wrong_file(train, path)
         return [*wrong, *self._wrong_replay(train)]
@@ -126,12 +132,10 @@ class FineTuner(Trainer[F]):
             what = f"own, and models of {self.whose} have no second head that could learn them here"
             return [f"train.replay.labels: {what} - expected foundation - leave it out, or take train.trainer: mace"]
         try:
-            (first,) = _images(replay, "0")
+            is_short = not is_file(Path(replay.file)) or Path(replay.file).stat().st_size < READ_WHOLE
+            replayed(replay, found, ":" if is_short else "0")
         except ConfigError as error:
             return list(error.problems)
-        unknown = [] if found is None else sorted(set(first.get_chemical_symbols()) - found.elements)
-        if unknown:
-            return [_strangers(replay, unknown)]
         return []
 
     def problems(self, train: F, machine: Machine) -> list[str]:
@@ -179,6 +183,14 @@ class FineTuner(Trainer[F]):
     def write_data(self, folder: Path, parts: Sequence[Frames], train: F, type_map: Sequence[str]) -> None:
         """Write the frames, those of a replay, and the force error beyond which a training on them has diverged."""
         (folder / training.DATA).write_bytes(npz_bytes(pack(parts)))
+        precision = getattr(train, "precision", "float32")
+        if (coarse := coarseness(parts, precision)) > COARSE:
+            log.warning(
+                "train.trainer %s: energies as large as those of the labels are up to %.2g meV per atom apart in %s, "
+                "and are learnt and predicted no better - expected a reference with pseudopotentials, or a trainer in "
+                "float64 (mace)",
+                *(self.worker.trainer, 1000.0 * coarse, precision),
+            )
         if train.replay is not None:
             (folder / training.REPLAY).write_bytes(npz_bytes(pack(replayed(train.replay, self.find(train)))))
         squares = np.concatenate([part.label("forces").ravel() ** 2 for part in parts])
@@ -204,7 +216,7 @@ class FineTuner(Trainer[F]):
         return Trained(folder / self.model, columns, curve, resumed_from=resumed_from(folder), notes=notes)
 
     def take_over(self, left: Sequence[Path], folder: Path, train: F, run: TrainingRun, slot: Slot) -> str | None:
-        """Copy the newest whole checkpoint; the training that goes on from it makes the same model."""
+        """Copy the newest whole checkpoint; the training that continues from it makes the same model."""
         return training.take_over(left, folder)
 
     # --- the models ---------------------------------------------------------------------------------------------------
@@ -250,13 +262,31 @@ class FineTuner(Trainer[F]):
         return {**found, "foundation": f"{named(train)} sha256 {sha256}"}
 
 
+def coarseness(parts: Sequence[Frames], precision: str) -> float:
+    """Return the largest distance of neighbouring energies in a precision, eV per atom, at those of labelled frames.
+
+    That of all electrons may be 1e5 eV per atom, of which float32 has seven digits.
+    """
+    largest = ((np.abs(part.label("energy")).max().astype(precision), part.n_atoms) for part in parts if len(part))
+    return max((float(np.spacing(energy)) / n_atoms for energy, n_atoms in largest), default=0.0)
+
+
 def named(train: FineTuned) -> str:
     """Return the foundation in a word: a name, or that of the file."""
     return Path(train.foundation).name
 
 
-def replayed(replay: Replay, foundation: Foundation | None) -> list[Frames]:
+def replayed(replay: Replay, foundation: Foundation | None, index: str = ":") -> list[Frames]:
     """Return the structures of a replay, with their labels if these are to be learnt.
+
+    Parameters
+    ----------
+    replay
+        The file, and whose labels.
+    foundation
+        That learns them; None: not known here.
+    index
+        Which structures of the file, as ASE has it.
 
     Raises
     ------
@@ -264,8 +294,15 @@ def replayed(replay: Replay, foundation: Foundation | None) -> list[Frames]:
         The file cannot be read, or holds what cannot be learnt.
     """
     found = []
-    for atoms in _images(replay, ":"):
+    for k, atoms in enumerate(_images(replay, index)):
         frame = Frames.from_ase([atoms])
+        numbers = (frame.cell, frame.positions, *(x for x in (frame.energy, frame.forces) if x is not None))
+        if frame.n_atoms == 0 or not all(np.isfinite(x).all() for x in numbers):
+            what = "a number that is not finite" if frame.n_atoms else "no atoms"
+            raise ConfigError(
+                f"train.replay.file: {Path(replay.file).name} has {what} in structure {k} (from 0) - expected finite "
+                "numbers - take it out"
+            )
         if foundation is not None and (unknown := sorted(set(frame.symbols) - foundation.elements)):
             raise ConfigError(_strangers(replay, unknown))
         if replay.labels == "own" and (frame.energy is None or frame.forces is None):
@@ -279,7 +316,7 @@ def replayed(replay: Replay, foundation: Foundation | None) -> list[Frames]:
 
 def _strangers(replay: Replay, unknown: Sequence[str]) -> str:
     what = f"{Path(replay.file).name} holds {', '.join(unknown)}, which the foundation does not know"
-    return f"train.replay.file: {what} - expected its elements alone - take these structures out"
+    return f"train.replay.file: {what} - expected only elements that it knows - remove these structures"
 
 
 def _images(replay: Replay, index: str) -> list[Any]:

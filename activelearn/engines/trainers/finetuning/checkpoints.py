@@ -101,7 +101,7 @@ class Content:
     Raises
     ------
     OSError, ValueError, ...
-        One of :data:`UNREADABLE`: it is none.
+        One of :data:`UNREADABLE`: it is not a checkpoint.
     """
 
     def __init__(self, path: Path) -> None:

@@ -28,12 +28,12 @@ class FineTuningRate(Section):
         for name in ("start", "warm_start"):
             value = getattr(self, name)
             if value is not None and value < self.stop:
-                raise ValueError(f"stop = {self.stop:g} is above {name} = {value:g} - expected a rate that falls")
+                raise ValueError(f"stop = {self.stop:g} is above {name} = {value:g} - expected a decreasing rate")
         return self
 
 
 class Replay(Section):
-    """Structures that each step learns beside the labels, so that what the foundation knows is not forgotten."""
+    """Structures that are learnt along with the labels, so that the foundation does not forget what it knows."""
 
     file: FilePath = Field(description="Structures that ASE reads, such as extended XYZ.")
     labels: Literal["foundation", "own"] = Field(
@@ -41,7 +41,7 @@ class Replay(Section):
         description="Whose: those that the foundation gives them before the first step, or those of the file, which a "
         "second head learns (of MACE).",
     )
-    n_frames: FramesOfStep = Field(default=1, description="Of each step, beside batch_size frames of the labels.")
+    n_frames: FramesOfStep = Field(default=1, description="Number per step, in addition to batch_size labelled frames.")
 
 
 class FineTuned(Train):
@@ -51,8 +51,10 @@ class FineTuned(Train):
     n_steps: GradientSteps = Field(default=1000, description="Gradient steps, not epochs.")
     batch_size: FramesOfStep = 4
     learning_rate: FineTuningRate = FineTuningRate()
-    force_weight: Weight = Field(default=1.0, description="Of the forces (eV/Å) in the loss; of eV an atom it is 1.")
-    stress_weight: Weight = Field(default=0.01, description="Of the stress (kbar) in the loss.")
+    force_weight: Weight = Field(
+        default=1.0, description="Weight of the forces (eV/Å) in the loss; that of the energy (eV/atom) is 1."
+    )
+    stress_weight: Weight = Field(default=0.01, description="Weight of the stress (kbar) in the loss.")
     shift: Literal["refit", "keep"] = Field(
         default="refit",
         description="Energies of the elements: fitted to the labels before the first step, or the foundation's.",

@@ -96,7 +96,7 @@ class Worker:
         most_atoms: int = MOST_ATOMS,
         options: Mapping[str, str | None] = MappingProxyType({}),
     ) -> list[list[Frames]]:
-        """Return `parts` with the labels that each of the models predicts, in batches of at most so many atoms.
+        """Return `parts` with the labels that each of the models predicts, in batches of limited size.
 
         Parameters
         ----------

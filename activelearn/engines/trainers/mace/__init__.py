@@ -52,7 +52,7 @@ class Mace(FineTuner[MaceTrain]):
     def not_there(self, train: MaceTrain) -> list[str]:
         """Return that there is no such file."""
         what = f"{train.foundation}: no such file - expected a model of MACE (.model)"
-        return [f"train.foundation: {what} - download one, no package ships it, and give its path"]
+        return [f"train.foundation: {what} - download one (no package ships it) and give its path"]
 
     def options(self, train: MaceTrain) -> dict[str, str | None]:
         """Return the head of the labels, and the precision."""

@@ -19,10 +19,15 @@ class MaceTrain(FineTuned):
         description="What every member begins as: the path of a model of MACE (.model). It is a pickle, and so a "
         "program: it is loaded in the interpreter that trains, and nowhere else."
     )
-    head: str | None = Field(default=None, description="Of a foundation that has several: that of the labels.")
+    head: str | None = Field(default=None, description="For a foundation with several heads: that of the labels.")
     learning_rate: FineTuningRate = FineTuningRate(start=1.0e-4, stop=1.0e-6)
-    force_weight: Weight = Field(default=100.0, description="Of the squared force errors ((eV/Å)^2) in the loss.")
-    stress_weight: Weight = Field(default=1.0, description="Of the squared stress errors ((eV/Å^3)^2) in the loss.")
+    force_weight: Weight = Field(
+        default=100.0, description="Weight of the squared force errors ((eV/Å)^2) in the loss."
+    )
+    stress_weight: Weight = Field(
+        default=1.0, description="Weight of the squared stress errors ((eV/Å^3)^2) in the loss."
+    )
     precision: Literal["float32", "float64"] = Field(
-        default="float64", description="Of training and of the models: walks in float32 take about half the time."
+        default="float64",
+        description="Precision of the training and the models: walks in float32 take about half the time.",
     )

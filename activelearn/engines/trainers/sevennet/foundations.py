@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from activelearn.config.files import checksum, expanded, is_file
+from activelearn.config.files import expanded, is_file
 from activelearn.engines.interpreters import folders_of
 from activelearn.engines.trainers.finetuning.checkpoints import Content, Foundation, asked
 
@@ -45,18 +45,6 @@ def path_of(name: str, python: str | None = None) -> Path | None:
         return None
     folders = [folder / "sevenn" / "pretrained_potentials" for folder in folders_of(python)]
     return next((path for folder in (*folders, expanded(_CACHE)) if is_file(path := folder / inside)), None)
-
-
-def sha256_of(name: str, python: str | None) -> str | None:
-    """Return the checksum of the file of a name or a path; None if missing."""
-    path = path_of(name, python)
-    return None if path is None else checksum(path)
-
-
-def find(name: str, python: str | None = None) -> Foundation | None:
-    """Return the metadata of the checkpoint of a name or a path; None if missing or unreadable."""
-    path = path_of(name, python)
-    return None if path is None else read(path)
 
 
 def read(path: Path) -> Foundation | None:
