@@ -185,7 +185,8 @@ def test_what_pwx_is_not_told_has_its_own_defaults(tmp_path, monkeypatch):
 
 
 def test_a_starting_magnetisation_is_a_share_of_the_valence(tmp_path, monkeypatch):
-    system = {"ecutwfc": 40, "nspin": 2, "starting_magnetization(1)": 0.1}
+    smeared = {"occupations": "smearing", "degauss": 0.01}  # with fixed ones pw.x refuses polarised spins
+    system = {"ecutwfc": 40, "nspin": 2, "starting_magnetization(1)": 0.1, **smeared}
     _, found = taken(tmp_path, monkeypatch, {**PWSCF, "user_fp_params": {**PW, "system": system}})
     settings = found.settings(espresso.Espresso)
     assert (settings.spin_polarized, settings.initial_moments) == (True, {"Cu": pytest.approx(1.1)})
