@@ -78,7 +78,7 @@ def gather(campaign: Campaign, store: Store, iteration: int) -> Prepared:
     """
     done, parts, paths = [], [], []
     for system in systems_of(campaign, store, iteration):
-        frames, ended = [], []
+        frames, ended, begun = [], [], len(paths)
         for k in range(system.n_packings):
             arrays, meta = store.read_product("prepare", iteration, f"{system.key}-{k:03d}")
             if not arrays:
@@ -92,7 +92,12 @@ def gather(campaign: Campaign, store: Store, iteration: int) -> Prepared:
             ended.append(str(meta["ended"]))
         joined = Frames.concatenate(frames)
         parts.append(joined)
-        done.append(PreparedSystem(key=system.key, name=system.name, n_structures=len(joined), ended=tuple(ended)))
+        n_path = sum(map(len, paths[begun:]))
+        done.append(
+            PreparedSystem(
+                key=system.key, name=system.name, n_structures=len(joined), ended=tuple(ended), n_path=n_path
+            )
+        )
     if paths:
         store.seal_frames(starts.paths_file(store, iteration), paths)
     store.seal_frames(starts.prepared_file(store, iteration), parts)

@@ -120,6 +120,7 @@ class PreparedSystem(Record):
     name: str
     n_structures: int
     ended: tuple[str, ...] = Field(description="How each relaxation ended.")
+    n_path: int = Field(default=0, description="Labelled frames that were kept of the paths of its relaxations.")
 
 
 class Prepared(Record):

@@ -175,14 +175,23 @@ def prepared_file(store: Store, iteration: int) -> Path:
 
 
 def paths_file(store: Store, iteration: int) -> Path:
-    """Return the file of the labelled frames of relaxations, one part each; absent if none are kept."""
+    """Return the file of the labelled frames of relaxations, one part each; absent if none are kept (see :func:`paths`)."""
     return store.iteration_folder(iteration) / "relaxed.npz"
 
 
 def paths(store: Store, iteration: int) -> list[Frames]:
-    """Return the labelled frames of the relaxations of an iteration, one part each; none if the campaign keeps none."""
-    file = paths_file(store, iteration)
-    return store.frames(file) if file.is_file() else []
+    """Return the labelled frames of the relaxations of an iteration, one part each; none if the campaign keeps none.
+
+    The record decides, not the file, which another node may not see yet.
+
+    Raises
+    ------
+    StoreError
+        They are missing or damaged.
+    """
+    done = store.find_result("prepare", iteration, Prepared)
+    n = 0 if done is None else sum(system.n_path for system in done.systems)
+    return store.frames(paths_file(store, iteration)) if n else []
 
 
 def _prepared(store: Store) -> Iterator[tuple[Frames, str]]:

@@ -12,7 +12,7 @@ from campaigns import SMALL
 from activelearn import initial, prepare, starts
 from activelearn.config import Machine, Relax, System, load_campaign
 from activelearn.engines import reference
-from activelearn.errors import ConfigError, TaskFailed
+from activelearn.errors import ConfigError, StoreError, TaskFailed
 from activelearn.frames import Frames
 from activelearn.geometry import first_too_close
 from activelearn.loop import phase_of
@@ -128,6 +128,8 @@ def test_the_path_of_a_relaxation_is_initial_data_and_is_not_held_out(tmp_path, 
     store = prepared(tmp_path, campaign)
     paths, ends = starts.paths(store, 0), starts.structures(campaign, store, system)
     assert len(paths) == 2
+    (done,) = store.result("prepare", 0, prepare.Prepared).systems
+    assert done.n_path == sum(map(len, paths))
     for k, path in enumerate(paths):
         assert len(path) > 1
         assert path.origin["step"][0] == 0, "as packed"
@@ -147,6 +149,15 @@ def test_the_path_of_a_relaxation_is_initial_data_and_is_not_held_out(tmp_path, 
     assert names < {str(part.origin["walk"][0]) for part in chosen}
     assert found.held_out
     assert not names & set(found.held_out)
+
+
+@pytest.mark.engines
+def test_a_lost_file_of_paths_is_no_campaign_without_them(tmp_path, engines):
+    relax = Relax(fmax=0.5, max_steps=20, cell=False, frame_every_A=0.2)
+    store = prepared(tmp_path, campaign_of(System(packed=PACKED), relax_packed=relax))
+    starts.paths_file(store, 0).unlink()
+    with pytest.raises(StoreError, match=r"relaxed\.npz"):
+        starts.paths(store, 0)
 
 
 def test_campaigns_without_frames_of_paths_keep_their_checksum():
