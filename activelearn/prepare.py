@@ -76,7 +76,8 @@ def gather(campaign: Campaign, store: Store, iteration: int) -> Prepared:
     TaskFailed
         The reference cannot handle a structure, so nothing could start from it.
     """
-    done, parts, paths = [], [], []
+    done, parts = [], []
+    paths: list[Frames] = []
     for system in systems_of(campaign, store, iteration):
         frames, ended, begun = [], [], len(paths)
         for k in range(system.n_packings):

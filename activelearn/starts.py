@@ -175,7 +175,7 @@ def prepared_file(store: Store, iteration: int) -> Path:
 
 
 def paths_file(store: Store, iteration: int) -> Path:
-    """Return the file of the labelled frames of relaxations, one part each; absent if none are kept (see :func:`paths`)."""
+    """Return the file of the labelled frames of relaxations, one part each; absent if none are kept."""
     return store.iteration_folder(iteration) / "relaxed.npz"
 
 
