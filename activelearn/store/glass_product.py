@@ -311,7 +311,9 @@ def task_of(store: StudyStore, glass: MadeGlass) -> tuple[str, bool]:
 
     A porous glass is the second path of the dense one that it is cut from; one that was given has a product of its own.
     """
-    if not glass.is_porous or any(task.id == glass.id for task in store.plan(GLASS, ONCE).tasks):
+    plan = store.find_plan(GLASS, ONCE)
+    has_own = plan is not None and any(task.id == glass.id for task in plan.tasks)
+    if not glass.is_porous or has_own:
         return glass.id, False
     return glass.id.removesuffix(PORE_ENDING), True
 
