@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import yaml
@@ -72,12 +73,15 @@ def cli(*arguments, cwd: Path, timeout: float = 300.0, env: dict[str, str] | Non
 
 
 def in_process(*arguments) -> subprocess.CompletedProcess[str]:
-    """Run ``activelearn ARGUMENTS`` in this process, where nothing needs to be imported again."""
+    """Run ``activelearn ARGUMENTS`` in this process, where nothing needs to be imported again.
+
+    Variables that the command sets for its children, such as FW_CONFIG_FILE, are not left behind.
+    """
     out, err, argv = io.StringIO(), io.StringIO(), sys.argv
     sys.argv = ["activelearn", *map(str, arguments)]
     code = 0
     try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        with mock.patch.dict(os.environ), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             main()
     except SystemExit as ended:
         code = int(ended.code or 0)

@@ -140,9 +140,9 @@ def test_jobs_of_a_user_whose_name_qstat_cuts_are_counted(programs, tmp_path, mo
     listing = PBS_QSTAT.replace(" me       ", " cyclead* ")
     programs("qstat", f"#!/bin/sh\ncat <<'END'\n{listing.rstrip()}\nEND\n")
     adapter = adapter_of(initialise(str(profile(tmp_path / "cluster", "pbs"))).folder)
+    monkeypatch.setattr(CommonAdapter, "_parse_njobs", worker._COUNT)  # other tests of this process have cured it
+    monkeypatch.setattr(QueueAdapterBase, "get_script_str", QueueAdapterBase.get_script_str)
     assert adapter.get_njobs_in_queue(username="cycleadmin") == 0
-    for owner, name in ((CommonAdapter, "_parse_njobs"), (QueueAdapterBase, "get_script_str")):
-        monkeypatch.setattr(owner, name, getattr(owner, name))  # put back after the test
     worker._cure([])
     assert adapter.get_njobs_in_queue(username="cycleadmin") == 2
 

@@ -343,7 +343,7 @@ class TestWithAPore:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["glass"], "no potential - expected one or more"),
+        (["glass"], "no potential - expected at least one"),
         (["glass", "nothing"], "nor a preset"),
         (["glass", "model.pb"], "does not state its physics"),
         (["glass", "soft.yaml", "--series", "na4p2s7o", "--x", "a"], "not numbers"),

@@ -332,7 +332,7 @@ def test_nothing_of_somebody_else_is_written_over(tmp_path, name, monkeypatch):
     monkeypatch.setattr(TRAINER, "impossible", lambda _: [])
     monkeypatch.setattr(TRAINER, "problems", lambda *_: [])
     (tmp_path / name).write_text("mine")
-    with pytest.raises(ConfigError, match=f"has {name} in it, and no finetune.json"):
+    with pytest.raises(ConfigError, match=f"contains {name}, but no finetune.json"):
         finetune.finetune(Campaign(tmp_path), settings(), tmp_path, Machine(), "ft")
     assert (tmp_path / name).read_text() == "mine"
 
@@ -351,11 +351,11 @@ def test_a_killed_training_does_not_go_on_with_other_data_of_the_same_size(tmp_p
         with pytest.raises(RuntimeError, match="killed"):
             finetune.finetune(store, train, tmp_path / "to", Machine(), "ft")
     (tmp_path / "replay.xyz").write_text("two")
-    with pytest.raises(ConfigError, match="begun with other settings or data"):
+    with pytest.raises(ConfigError, match="started with other settings or data"):
         finetune.finetune(store, train, tmp_path / "to", Machine(), "ft")
     (tmp_path / "replay.xyz").write_text("one")
     monkeypatch.setattr(store, "dataset", lambda _last: [hot_copper(24, 3)])
-    with pytest.raises(ConfigError, match="begun with other settings or data"):
+    with pytest.raises(ConfigError, match="started with other settings or data"):
         finetune.finetune(store, train, tmp_path / "to", Machine(), "ft")
 
 
