@@ -404,8 +404,8 @@ def test_spins_and_moments_are_written_as_shares_of_the_valence(job, pseudo_dir,
     atoms = Frames(("Si", "C"), 4.0 * np.eye(3)[None], [[[0, 0, 0], [2, 2, 2]]]).to_ase()[0]
     files = {kind: str(pseudo_dir / f"{kind}.UPF") for kind in ("C", "Si")}
     request = {
-        "input": espresso.keys_of(pbe(pseudo_dir)), "spin": True, "moments": {"C": 6.0}, "kpoints": [2, 1, 1], "monkhorst_pack": False,
-        "valences": {"Si": 4.0, "C": 4.0}, "pseudopotentials": files,
+        "input": espresso.keys_of(pbe(pseudo_dir)), "spin": True, "moments": {"C": 6.0}, "kpoints": [2, 1, 1],
+        "monkhorst_pack": False, "valences": {"Si": 4.0, "C": 4.0}, "pseudopotentials": files,
     }  # fmt: skip
     assert job.write(tmp_path, atoms, request) == ["-in", "pw.in"]
     text = " ".join((tmp_path / "pw.in").read_text().split())
