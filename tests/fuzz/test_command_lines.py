@@ -16,6 +16,7 @@ from campaigns import TESTS, in_process, machine_file, tiny
 from conftest import rattled_copper
 
 from activelearn.cli import app
+from activelearn.engines.process import close_sessions
 from activelearn.writing import write_extxyz
 
 SEED = int(os.environ.get("ACTIVELEARN_FUZZ_LINES", "0"))
@@ -46,6 +47,7 @@ WORDS = (
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     """A folder with something of every kind in it."""
+    close_sessions()  # those that other tests keep: the command that ends one would be charged with all its CPU time
     folder = tmp_path / "here"
     (folder / "a_folder").mkdir(parents=True)
     (folder / "runs").mkdir()
