@@ -15,19 +15,20 @@ pytestmark = [pytest.mark.engines, pytest.mark.timeout(1800)]
 #: Where faults fall, in the order of the campaign: station, iteration, tasks, and how long to wait at most (s).
 PLACES = (("initial", 0, 6, 0.5), ("train", 0, 2, 6.0), ("explore", 1, 4, 1.0), ("label", 1, 8, 0.4))
 PLACES += (("train", 1, 2, 6.0), ("final", 1, 2, 3.0))
-#: One of each kind for every day: fault, station, iteration, tasks done before, and how long after that at most.
+#: One of each kind for every day: fault, station, iteration, tasks done before, and how long after that at most. The last
+#: one falls when a training is yet to come, so that no machine is too fast for any of them.
 HANDFUL = (
     ("worker SIGKILL", "initial", 0, 1, 0.2),
     ("driver SIGKILL", "initial", 0, 3, 0.5),
     ("dp or lmp SIGTERM", "train", 0, 0, 3.0),
+    ("driver SIGTERM", "train", 0, 0, 2.0),
+    ("clock jumps", "train", 0, 0, 1.0),
     ("lmp missing", "explore", 1, 0, 0.0),
     ("engine hangs", "explore", 1, 0, 0.0),
     ("product cut short", "explore", 1, 1, 0.2),
     ("disk full", "label", 1, 1, 0.2),
     ("folders not writable", "label", 1, 2, 0.2),
     ("two workers", "label", 1, 3, 0.0),
-    ("clock jumps", "train", 1, 0, 1.0),
-    ("driver SIGTERM", "train", 1, 0, 2.0),
 )
 N_FAULTS = int(os.environ.get("ACTIVELEARN_FAULTS", "200"))
 PER_CAMPAIGN = 20
@@ -78,7 +79,7 @@ def test_one_fault_of_each_kind(undisturbed, tmp_path, disk):
     life = UnderFire(tmp_path, undisturbed[0], **how)
     strikes = [strike for strike in HANDFUL if can_strike(strike[0], disk)]
     bear(life, strikes)
-    assert len(life.rows) >= len(strikes) - 1, "the campaign ended before it was struck by all"
+    assert len(life.rows) == len(strikes), "the campaign ended before it was struck by all"
 
 
 def drawn(random_seed: int, n_faults: int) -> list[tuple]:
