@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 from ase.calculators.emt import EMT
-from campaigns import TESTS, cli, in_process
+from campaigns import TESTS, beside, in_process
 
 from activelearn.check import check
 from activelearn.config import Machine, load_campaign
@@ -91,7 +91,7 @@ def test_it_goes_on(over):
     document["stop"] |= {"max_iterations": 1}
     document["select"] |= {"max_frames": 4}
     path.write_text(yaml.safe_dump(document))
-    done = cli("run", "copper.yaml", "--slots", "2", "--accept-unusual", cwd=folder, timeout=600)
+    done = beside("run", "copper.yaml", "--slots", "2", "--accept-unusual", cwd=folder)
     assert done.returncode in {0, 3}, done.stderr
     store = Store(folder / "runs" / "copper")
     first, second, *_ = store.iterations()
