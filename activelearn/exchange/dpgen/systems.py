@@ -94,8 +94,8 @@ def starts_of(given: DpgenFolder, systems: Sequence[int], report: DpgenReport) -
 def _files(given: DpgenFolder, patterns: Any) -> list[Path]:  # noqa: ANN401 - raw JSON
     prefix = str(given.param.get("sys_configs_prefix", ""))
     names = [patterns] if isinstance(patterns, str) else patterns
-    wanted = [str(given.path(str(Path(prefix) / str(name)))) for name in names]
-    return [Path(path) for pattern in wanted for path in sorted(glob.glob(pattern))]  # noqa: PTH207 - of whole paths
+    absolute = [str(given.path(str(Path(prefix) / str(name)))) for name in names]
+    return [Path(path) for pattern in absolute for path in sorted(glob.glob(pattern))]  # noqa: PTH207 - of whole paths
 
 
 def _read(path: Path, fmt: str, type_map: Sequence[str]) -> Frames | str:
