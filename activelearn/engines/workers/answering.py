@@ -209,17 +209,17 @@ def relax(atoms, request):
 
     def here():
         moved = {"positions": atoms.positions.tolist(), "cell": atoms.cell.tolist()}
-        return {**moved, **properties(atoms, request), "step": optimizer.get_number_of_steps()}
+        return {**moved, **properties(atoms, request)}
 
     def keep():
         far = not path or np.linalg.norm(atoms.positions - path[-1]["positions"], axis=1).max() >= every
         if far:
-            path.append(here())
+            path.append({**here(), "step": optimizer.get_number_of_steps()})
 
     if every is not None:
         optimizer.attach(keep)
     is_relaxed = bool(optimizer.run(fmax=request["fmax"], steps=request["max_steps"]))
-    return {**here(), "is_relaxed": is_relaxed, "path": path}
+    return {**here(), "n_steps": optimizer.get_number_of_steps(), "is_relaxed": is_relaxed, "path": path}
 
 
 def dynamics(atoms, request):
