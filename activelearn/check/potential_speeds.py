@@ -6,6 +6,7 @@ the machine profile declares, and the speeds of the profile `local`. MD and stat
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,14 +16,14 @@ from typing import Final
 import numpy as np
 
 from activelearn.check.cost import EVALUATION_S, GROWTH
-from activelearn.config import Dynamics, Glass, Machine, Potential, Relax, Segment, Study, load_machine
+from activelearn.config import Dynamics, Machine, Potential, Relax, Segment, Study, load_machine
 from activelearn.config.machine import n_cpus
 from activelearn.engines import dynamics, frozen, reference
 from activelearn.engines.process import Slot
 from activelearn.errors import TaskFailed
 from activelearn.frames import Frames
 from activelearn.store import StudyStore
-from activelearn.store.glass_product import GlassPath, read_glass
+from activelearn.store.glass_product import read_glass
 from activelearn.store.study import GLASS, ONCE
 
 MEASURED, DECLARED, DEFAULT = "measured", "declared", "default"
@@ -37,6 +38,8 @@ _TRIAL_K: Final = 300.0
 _RELAX: Final = Relax(fmax=1.0, max_steps=30, cell=False)
 #: It may become as hot as it likes: its time counts, and not where its atoms are.
 _ANY_FACTOR: Final = 1.0e6
+#: Glasses of fewer evaluations took longer to start than to run: they say nothing about other work.
+_LEAST_EVALUATIONS: Final = 2000
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,15 @@ class Speed:
         ``measured``, ``declared`` or ``default``.
     said
         Where it comes from, in words.
+    n_evaluations
+        Of glasses in a folder: what it was measured in, with what starting the engine took.
     """
 
     each_s: float
     once_s: float
     source: str
     said: str
+    n_evaluations: float = math.inf
 
     def seconds(self, n_evaluations: float, n_atoms: float) -> float:
         """Return the seconds of evaluations of cells with `n_atoms` atoms."""
@@ -64,7 +70,7 @@ class Speed:
 
 
 def speeds_of(
-    study: Study, machine: Machine, store: StudyStore | None, tried: Mapping[str, Speed], slower: float
+    study: Study, machine: Machine, of_folder: Mapping[str, Speed], tried: Mapping[str, Speed], slower: float
 ) -> dict[str, Speed]:
     """Return the speed of every potential of a study, by its name.
 
@@ -72,16 +78,16 @@ def speeds_of(
     ----------
     study, machine
         What runs, and where.
-    store
-        The folder of the study, if it has begun.
-    tried
-        Speeds from :func:`tried`.
+    of_folder, tried
+        Speeds from :func:`of_folder` and :func:`tried`, by name.
     slower
         How much slower this machine is than the one whose speeds are declared (:mod:`activelearn.check.pace`).
     """
     found = {}
     for potential in study.potentials:
-        known = _of_folder(study, potential, store) or tried.get(potential.name)
+        known = of_folder.get(potential.name)
+        if known is None or known.n_evaluations < _LEAST_EVALUATIONS:
+            known = tried.get(potential.name)
         found[potential.name] = known or _said(potential, machine, slower)
     return found
 
@@ -98,12 +104,20 @@ def evaluations(potential: Potential, integration: Dynamics, segments: Sequence[
 # --- measured in the folder ------------------------------------------------------------------------------------------
 
 
-def _of_folder(study: Study, potential: Potential, store: StudyStore | None) -> Speed | None:
+def of_folder(study: Study, store: StudyStore | None) -> dict[str, Speed]:
+    """Return the speeds of potentials whose glasses a folder has, by name; None: it has not begun."""
+    found = {
+        potential.name: _of_glasses(study, potential, store) for potential in study.potentials if store is not None
+    }
+    return {name: speed for name, speed in found.items() if speed is not None}
+
+
+def _of_glasses(study: Study, potential: Potential, store: StudyStore | None) -> Speed | None:
     """Return the speed of the glasses that a folder has of a potential; one that failed has an unknown length."""
     section, plan = study.glass, store.find_plan(GLASS, ONCE) if store is not None else None
     if section is None or store is None or plan is None:
         return None
-    n, seconds, work = 0, 0.0, 0.0
+    n, seconds, work, n_evaluations = 0, 0.0, 0.0, 0.0
     for task in plan.tasks:
         if task.parameters.get("potential") != potential.name or not store.is_published(GLASS, ONCE, task):
             continue
@@ -112,15 +126,13 @@ def _of_folder(study: Study, potential: Potential, store: StudyStore | None) -> 
         pore = section.pore.segments if section.pore is not None else ()
         for path, segments in ((made.dense, schedule), (made.porous, pore)):
             if path is not None and path.is_finished and not path.resumed:
-                n, seconds = n + 1, seconds + path.seconds
-                work += _work(potential, section, path, segments)
+                each = evaluations(potential, section.dynamics, segments)[1]
+                n, seconds, n_evaluations = n + 1, seconds + path.seconds, n_evaluations + each
+                work += each * len(path.last.symbols)
     if not work:
         return None
-    return Speed(seconds / work, 0.0, MEASURED, f"{n} {'glass' if n == 1 else 'glasses'} in the folder")
-
-
-def _work(potential: Potential, section: Glass, path: GlassPath, segments: Sequence[Segment]) -> float:
-    return evaluations(potential, section.dynamics, segments)[1] * len(path.last.symbols)
+    said = f"{n} {'glass' if n == 1 else 'glasses'} in the folder"
+    return Speed(seconds / work, 0.0, MEASURED, said, n_evaluations / n)
 
 
 # --- measured now ----------------------------------------------------------------------------------------------------

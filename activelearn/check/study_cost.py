@@ -18,6 +18,7 @@ import numpy as np
 from activelearn import packing, seeds
 from activelearn.benchmark.parity import CHUNK
 from activelearn.check import potential_speeds
+from activelearn.check.cost import TRAINER, WALK_START_S
 from activelearn.check.potential_speeds import DECLARED, DEFAULT, MEASURED, Speed
 from activelearn.check.speeds import label_s
 from activelearn.config import (
@@ -32,6 +33,7 @@ from activelearn.config import (
     Reactions,
     Segment,
     Study,
+    load_machine,
     property_of,
 )
 from activelearn.config.benchmark import PROPERTIES
@@ -117,7 +119,9 @@ def study_lines(
     tried
         Speeds of potentials that were measured for this bill, by name.
     """
-    bill = _Bill(study, machine, slower, store, potential_speeds.speeds_of(study, machine, store, tried or {}, slower))
+    made = potential_speeds.of_folder(study, store)
+    speeds = potential_speeds.speeds_of(study, machine, made, tried or {}, slower)
+    bill = _Bill(study, machine, slower, speeds, made, {} if store is None else _done(store))
     items = [*bill.glasses(), *bill.properties()]
     known = [item.seconds for item in items if item.seconds is not None]
     out = [f"{'':<34}{'tasks':>8}{'MD steps':>14}{'slot time':>12}  source", *map(str, items)]
@@ -137,10 +141,16 @@ class _Bill:
     """What a study does, and how long each potential takes for it."""
 
     def __init__(
-        self, study: Study, machine: Machine, slower: float, store: StudyStore | None, speeds: Mapping[str, Speed]
+        self,
+        study: Study,
+        machine: Machine,
+        slower: float,
+        speeds: Mapping[str, Speed],
+        made: Mapping[str, Speed],
+        done: Mapping[str, Sequence[float]],
     ) -> None:
-        self.study, self.machine, self.slower, self.store, self.speeds = study, machine, slower, store, speeds
-        self.done = {} if store is None else _done(store)
+        self.study, self.machine, self.slower = study, machine, slower
+        self.speeds, self.made, self.done = speeds, made, done
         self.n_atoms = n_atoms(study)
 
     def glasses(self) -> Iterator[StudyItem]:
@@ -154,8 +164,11 @@ class _Bill:
             yield StudyItem(
                 f"packing {potential.name}", n, 0, self._seconds(speed, relaxed), speed.source, is_bound=True
             )
-            seconds = self._seconds(speed, works) + self._start_s(potential, n)
-            yield StudyItem(f"glass {potential.name}", n, sum(one.n_steps for one in works), seconds, speed.source)
+            seconds = self._seconds(self.made.get(potential.name, speed), works)
+            if potential.name not in self.made:
+                seconds += self._start_s(potential, n)
+            source = MEASURED if potential.name in self.made else speed.source
+            yield StudyItem(f"glass {potential.name}", n, sum(one.n_steps for one in works), seconds, source)
 
     def _melted(self, potential: Potential) -> Iterator[_Work]:
         glass = self.study.melt_quench
@@ -255,10 +268,12 @@ class _Bill:
         return sum(one.n_tasks * speed.seconds(one.evaluations, one.n_atoms) for one in works)
 
     def _start_s(self, potential: Potential, n_tasks: int) -> float:
-        """Return the seconds in which all slots wait for a calculator, which is started once."""
-        known = self.machine.speeds.start_s if self.speeds[potential.name].source == DECLARED else {}
-        key = potential.ase.calculator if potential.ase is not None else None
-        return known.get(key or "", 0.0) * min(self.machine.at("glass").n_slots, n_tasks) * self.slower
+        """Return the seconds in which slots wait for an engine, which is started once, and segments for its models."""
+        known = {**load_machine("local").speeds.start_s, **self.machine.speeds.start_s}
+        key = TRAINER if potential.deepmd is not None else potential.ase.calculator if potential.ase is not None else ""
+        n_segments = len(self.study.melt_quench.segments) if potential.deepmd is not None else 0
+        once_s = known.get(key or "", 0.0) * min(self.machine.at("glass").n_slots, n_tasks)
+        return (once_s + WALK_START_S * n_tasks * n_segments) * self.slower
 
     def _n_glasses(self) -> int:
         """Return the glasses of one potential, porous ones too; or all that are given."""
