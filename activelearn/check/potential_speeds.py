@@ -173,12 +173,15 @@ def tried(potential: Potential, integration: Dynamics, start: Frames, machine: M
             )
         return run.finished - run.started
 
+    seconds(1)  # an engine that starts, and compiles
     n_steps, begin_s = 4 * _FIRST_STEPS, seconds(_FIRST_STEPS)
     taken_s = seconds(n_steps) - begin_s
     if taken_s < _LEAST_S:
         each_s = max(taken_s / (n_steps - _FIRST_STEPS), _LEAST_S / _MOST_STEPS)
         n_steps = _FIRST_STEPS + round(_LEAST_S / each_s)
-        taken_s = max(0.0, seconds(n_steps) - begin_s)
+        taken_s = seconds(n_steps) - begin_s
+    if taken_s <= 0.0:
+        raise TaskFailed(f"{n_steps} steps took no longer than {_FIRST_STEPS}: this machine is too busy")
     load, n = os.getloadavg()[0], n_cpus()
     busy = f", at a load of {load:.0f} on {n} CPUs: it takes longer than on an idle machine" if load > n + 1 else ""
     said = f"{n_steps} steps of {start.n_atoms} atoms now{busy}"
