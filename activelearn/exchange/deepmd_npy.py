@@ -7,6 +7,7 @@ other are refused, since it cannot be known which of the two is right.
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -42,7 +43,7 @@ def read_deepmd(path: Path, kinds: Sequence[str] = ()) -> Iterator[Read]:
     ConfigError
         There is none, or its arrays contradict each other.
     """
-    systems = sorted(file.parent for file in path.rglob("type.raw"))
+    systems = systems_in(path)
     if not systems:
         raise ConfigError(f"{path}: contains no type.raw - expected a folder of deepmd/npy systems - check the path")
     parameters: dict[str, set[bytes]] = {}
@@ -62,6 +63,20 @@ def read_deepmd(path: Path, kinds: Sequence[str] = ()) -> Iterator[Read]:
         for folder in [system] if not mixed and _is_rounded(system, folders) else folders or [system]:
             _want_one_state(system, folder, parameters)
             yield from _read_set(system, folder, kinds)
+
+
+def systems_in(path: Path) -> list[Path]:
+    """Return the systems in a folder, itself included, in order; links to folders are followed, each once."""
+    found, seen = [], set[str]()
+    for folder, names, files in os.walk(path, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            names.clear()  # a link back, or a second link to the same folder
+            continue
+        seen.add(real)
+        if "type.raw" in files:
+            found.append(Path(folder))
+    return sorted(found)
 
 
 #: What an energy depends on besides the structure: of a frame, and of each atom.
