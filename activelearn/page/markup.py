@@ -60,6 +60,11 @@ def joined(*children: Child) -> Html:
     return Html("".join(parts))
 
 
+def coded(text: str) -> Html:
+    """Return text whose parts in backticks, keys and commands, are set as code."""
+    return joined(tag("code", part) if k % 2 else part for k, part in enumerate(text.split("`")))
+
+
 def _name(key: str) -> str:
     return key.rstrip("_").replace("_", "-")
 

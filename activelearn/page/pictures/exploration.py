@@ -95,6 +95,7 @@ def _square(counts: Counts, kind: str, top: float, style: str, at: tuple[float, 
         return tag("g", tag("title", told), tag("rect", class_="none", **place))
     share = counts.share(kind)
     told = f"{where}: {100 * share:.2f} % ({getattr(counts, kind)} of {counts.in_region} frames, {counts.walks} walks)"
+    told += f"; accurate {100 * counts.share('accurate'):.2f} %"
     ink = 0.75 * math.sqrt(share / top) if top > 0.0 else 0.0
     text = f"{100 * share:.1f}" if share else "0"
     return tag(
