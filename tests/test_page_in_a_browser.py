@@ -294,3 +294,17 @@ def test_a_followed_page_loads_itself_again_and_keeps_its_theme(browser, tmp_pat
 def test_it_prints_on_paper(shown):
     pdf = shown.devtools("Page.printToPDF", printBackground=True)["data"]
     assert len(pdf) > 20_000
+    assert shown.complaints() == []
+
+
+def test_structures_are_on_paper_whether_they_were_scrolled_to_or_not(shown):
+    n = shown.run("return document.querySelectorAll('canvas[data-shots], .solid').length")
+    shown.run("window.scrollTo(0, 0); window.dispatchEvent(new Event('beforeprint'))")
+    inked = shown.run(
+        """return [...document.querySelectorAll('canvas.paper')].map((paper) =>
+             paper.getContext('2d').getImageData(0, 0, paper.width, paper.height).data.filter((v) => v).length)"""
+    )
+    assert len(inked) == n > 2
+    assert min(inked) > 1000, "none is empty"
+    shown.run("window.dispatchEvent(new Event('afterprint'))")
+    assert shown.run("return document.querySelectorAll('canvas.paper').length") == 0

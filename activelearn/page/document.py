@@ -255,7 +255,8 @@ def _findings(seen: Seen, found: Sequence[PageFinding], bounds: Mapping[str, flo
 
 def _card(one: PageFinding) -> Html:
     rule = one.rule
-    bound = f"{rule.said(one.bound)} (--bound {rule.key}={one.bound:g})"
+    option = tag("code", tag("span", "--bound", class_="nb"), f" {rule.key}={one.bound:g}")
+    bound = joined(rule.said(one.bound), " (", option, ")")
     rows = (
         ("number", quantity(one.number, rule.unit)),
         ("found when", bound),
