@@ -116,12 +116,12 @@ def campaign(name="copper_emt", **changes):
     return load_campaign(name).model_copy(update=changes)
 
 
-def stage_named(name, *, last=None, **changes):
-    """The campaign of copper with one stage of this name; it ends after iteration `last`, if not before."""
+def stage_named(*names, last=None, **changes):
+    """The campaign of copper with stages of these names; it ends after iteration `last`, if not before."""
     made = campaign()
-    stage = made.explore.stages[0].model_copy(update={"name": name, **changes})
+    stages = tuple(made.explore.stages[0].model_copy(update={"name": name, **changes}) for name in names)
     stop = made.stop if last is None else made.stop.model_copy(update={"max_iterations": last})
-    return made.model_copy(update={"explore": made.explore.model_copy(update={"stages": (stage,)}), "stop": stop})
+    return made.model_copy(update={"explore": made.explore.model_copy(update={"stages": stages}), "stop": stop})
 
 
 def of_campaign(*records, **more):

@@ -264,11 +264,14 @@ def test_the_commands_that_findings_name_are_commands_with_such_options():
 
 
 def test_check_try_compares_stress_and_energy_as_the_finding_says(tmp_path):
-    tiny(tmp_path / "c.yaml")
+    wrong = {"calculator": "odd_calculators:Mistaken", "arguments": {"stress": -1.0}, "functional": "none"}
+    tiny(tmp_path / "c.yaml", label__reference={**wrong, "includes_dispersion": False})
     machine_file(tmp_path / "machine.yaml")
-    done = cli("check", "c.yaml", "--try", "--machine", "machine.yaml", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "stress" in done.stdout
+    known = environment()["PYTHONPATH"]
+    env = environment(PYTHONPATH=f"{known}:{known}/engines")
+    done = cli("check", "c.yaml", "--try", "--trust", "--machine", "machine.yaml", cwd=tmp_path, env=env)
+    assert done.returncode == 2
+    assert "stress" in done.stderr
 
 
 # --- what comes next --------------------------------------------------------------------------------------------------

@@ -63,7 +63,9 @@ SPREAD = made.errors(0.1, mae=8.0, energy_rmse=10.0)
 #: Of every rule what passes its bound, and what does not.
 CASES = {
     "not_explored": (
-        made.of_campaign(*made.passes(0.1, stage="first"), end=made.end(), campaign=made.stage_named("warm", last=1)),
+        made.of_campaign(
+            *made.passes(0.1, stage="first"), end=made.end(), campaign=made.stage_named("first", "warm", last=1)
+        ),
         made.of_campaign(*made.passes(0.1), end=made.end(), campaign=made.stage_named("warm", last=1)),
     ),
     "walks_nowhere": (one_pass(walks=[*WALKS, *NOWHERE]), one_pass(walks=WALKS)),
