@@ -73,11 +73,25 @@ class Doubted:
         One frame, Å.
     deviation
         (n_atoms,) force deviation of each atom, eV/Å.
+    symbols, deviations
+        (n,) element and force deviation (eV/Å) of every atom of the worst kept frame of each walk of the pass.
     """
 
     iteration: int
     frame: Frames
     deviation: FloatArray
+    symbols: NDArray[np.str_]
+    deviations: FloatArray
+
+    def rms(self, which: NDArray[np.bool_]) -> float:
+        """Return the root mean square of the deviations of some atoms, eV/Å.
+
+        Parameters
+        ----------
+        which
+            (n,) mask.
+        """
+        return float(np.sqrt((self.deviations[which] ** 2).mean()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,16 +237,18 @@ def doubted_of(store: Store, records: Sequence[Iteration]) -> Doubted | None:
     plan = store.find_plan("explore", index) if index is not None else None
     if index is None or plan is None:
         return None
-    found: tuple[str, FloatArray] | None = None
+    found: dict[str, tuple[NDArray[np.str_], FloatArray]] = {}
     for task in plan.tasks:
-        arrays, _ = store.read_some("explore", index, task.id, ["worst_devi_f"])
-        deviation = arrays.get("worst_devi_f")
-        if deviation is not None and (found is None or deviation.max() > found[1].max()):
-            found = task.id, deviation.astype(np.float64)
-    if found is None:
+        arrays, _ = store.read_some("explore", index, task.id, ["kept/symbols", "worst_devi_f"])
+        if "worst_devi_f" in arrays:
+            found[task.id] = arrays["kept/symbols"], arrays["worst_devi_f"].astype(np.float64)
+    if not found:
         return None
-    arrays, _ = store.read_product("explore", index, found[0])
-    return Doubted(index, Frames.from_arrays(arrays, "kept/")[int(arrays["worst_kept"])], found[1])
+    worst = max(found, key=lambda name: float(found[name][1].max()))
+    arrays, _ = store.read_product("explore", index, worst)
+    frame = Frames.from_arrays(arrays, "kept/")[int(arrays["worst_kept"])]
+    symbols, deviations = (np.concatenate(side) for side in zip(*found.values(), strict=True))
+    return Doubted(index, frame, found[worst][1], symbols, deviations)
 
 
 def slope_of_initial(store: Store, records: Sequence[Iteration]) -> Slope | None:
