@@ -27,6 +27,7 @@ from activelearn.frames import FloatArray, FrameLabel, Frames, unpack
 from activelearn.records import Curve, Missing, Result, Task
 from activelearn.store import read_npz
 from activelearn.store.files import file_sha256
+from activelearn.structures import read_structures
 
 NAME: Final = "parity"
 #: The held-out set of a campaign, copied into the folder of its study.
@@ -153,10 +154,8 @@ def labelled_frames(path: Path, sha256: str) -> tuple[Frames, ...]:
     if path.suffix == ".npz":
         found = tuple(part[k] for part in unpack(read_npz(path)[0]) for k in range(len(part)))
     else:
-        from ase.io import iread
-
         try:
-            found = tuple(Frames.from_ase([atoms]) for atoms in iread(path, ":", do_not_split_by_at_sign=True))
+            found = tuple(Frames.from_ase([atoms]) for atoms in read_structures(path))
         except Exception as error:  # ASE's readers raise anything
             raise ConfigError(f"benchmark.parity.frames: {path}: cannot be read ({error}) - {wanted}") from error
     bare = [k for k, frame in enumerate(found) if not frame.is_labelled]

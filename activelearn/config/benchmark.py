@@ -6,6 +6,7 @@ name as well, and are validated by the class that the property names.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Annotated, Any, Final, Literal
 
@@ -17,6 +18,7 @@ from pydantic import (
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
+    ValidationInfo,
     create_model,
     field_validator,
     model_validator,
@@ -28,7 +30,16 @@ from activelearn.config.bounds import of
 from activelearn.config.glass import Dynamics
 from activelearn.config.labelling import Label
 from activelearn.config.paths import FilePath, StructurePath
-from activelearn.config.section import Element, ForceLeft, Name, Section, Share, Temperature
+from activelearn.config.section import (
+    Element,
+    ForceLeft,
+    Name,
+    Section,
+    Share,
+    Temperature,
+    is_sealed,
+    want_different,
+)
 from activelearn.errors import ConfigError
 from activelearn.plugins import Group
 
@@ -187,6 +198,20 @@ class Diffusion(Section):
     def duration_ps(self, temperature_K: float) -> float:
         """Return the length of a run at a temperature, ps."""
         return max([self.ps, *(ps for below, ps in self.ps_below.items() if temperature_K < below)])
+
+    @model_validator(mode="after")
+    def _check(self, info: ValidationInfo) -> Diffusion:
+        if is_sealed(info):
+            return self
+        want_different("temperatures_K", self.temperatures_K)
+        first, last = (share * (self.n_frames - 1) for share in self.window)
+        n = max(0, math.floor(last + 1.0e-9) - max(1, math.ceil(first - 1.0e-9)) + 1)
+        if n < 3:
+            raise ValueError(
+                f"window {list(self.window)} holds {n} of {self.n_frames} frames - expected [from, to] in shares of "
+                "the run, with three frames or more between them"
+            )
+        return self
 
 
 class Network(Section):

@@ -7,6 +7,7 @@ other are refused, since it cannot be known which of the two is right.
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,6 +28,27 @@ _MIXED = "real_atom_types.npy"
 _MEND = "write the system again with the program that made it"
 
 
+def systems_in(path: Path) -> list[Path]:
+    """Return the systems in a folder, itself included, in the order of their names; links are followed, each once."""
+    found: list[Path] = []
+    seen: set[str] = set()
+    for folder, below, files in os.walk(path, followlinks=True, onerror=_unreadable):
+        if (real := os.path.realpath(folder)) in seen:  # a second link, or one to a folder above it
+            below.clear()
+            continue
+        seen.add(real)
+        if "type.raw" in files:
+            found.append(Path(folder))
+    return sorted(found)
+
+
+def _unreadable(error: OSError) -> None:
+    raise ConfigError(
+        f"{error.filename}: cannot be read ({error.strerror}) - expected a folder of deepmd/npy systems - change its "
+        "permissions, or leave it out; nothing was imported"
+    ) from error
+
+
 def read_deepmd(path: Path, kinds: Sequence[str] = ()) -> Iterator[Read]:
     """Read all systems below a folder.
 
@@ -42,7 +64,7 @@ def read_deepmd(path: Path, kinds: Sequence[str] = ()) -> Iterator[Read]:
     ConfigError
         There is none, or its arrays contradict each other.
     """
-    systems = sorted(file.parent for file in path.rglob("type.raw"))
+    systems = systems_in(path)
     if not systems:
         raise ConfigError(f"{path}: contains no type.raw - expected a folder of deepmd/npy systems - check the path")
     parameters: dict[str, set[bytes]] = {}

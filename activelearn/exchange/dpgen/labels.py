@@ -11,7 +11,7 @@ from typing import Any, Final
 from activelearn import exchange
 from activelearn.errors import ConfigError
 from activelearn.exchange import physics
-from activelearn.exchange.deepmd_npy import read_deepmd
+from activelearn.exchange.deepmd_npy import read_deepmd, systems_in
 from activelearn.exchange.dpgen.given import DpgenFolder, number
 from activelearn.exchange.dpgen.keys import Fate
 from activelearn.exchange.dpgen.told import DpgenReport
@@ -75,7 +75,7 @@ def sources_of(given: DpgenFolder, report: DpgenReport) -> list[LabelSource]:
 
 def _systems(path: Path) -> list[LabelSource]:
     """Return the deepmd systems in a folder, or the folder if it is one."""
-    return [LabelSource(file.parent, "deepmd") for file in sorted(path.rglob("type.raw"))]
+    return [LabelSource(system, "deepmd") for system in systems_in(path)] if path.is_dir() else []
 
 
 def _initial(given: DpgenFolder, report: DpgenReport) -> Iterator[LabelSource]:
