@@ -148,7 +148,7 @@ def labelled_frames(path: Path, sha256: str) -> tuple[Frames, ...]:
     Raises
     ------
     ConfigError
-        The file cannot be read, or a frame has no energy or no forces.
+        The file cannot be read, or a frame has no energy or no forces, or a number that is not finite.
     """
     wanted = "expected an extxyz with energy and forces (and stress) in every frame"
     if path.suffix == ".npz":
@@ -162,6 +162,12 @@ def labelled_frames(path: Path, sha256: str) -> tuple[Frames, ...]:
     if bare or not found:
         what = f"frame {bare[0]} has no energy or no forces" if bare else "no frames"
         raise ConfigError(f"benchmark.parity.frames: {path}: {what} - {wanted} - label it, or choose another file")
+    for k, frame in enumerate(found):
+        numbers = (frame.positions, frame.cell, frame.label("energy"), frame.label("forces"))
+        if not all(np.isfinite(x).all() for x in numbers):
+            raise ConfigError(
+                f"benchmark.parity.frames: {path}: frame {k}: a number is not finite - {wanted} - remove the frame"
+            )
     return found
 
 

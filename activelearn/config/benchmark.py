@@ -162,13 +162,15 @@ class BulkModulus(Section):
     def _are_small(cls, strains: tuple[float, ...]) -> tuple[float, ...]:
         if len(set(strains)) < 3 or any(abs(s) > 0.05 for s in strains):
             raise ValueError(f"strains {list(strains)} - expected three or more different values within +-0.05")
+        if max(strains) - min(strains) < 1.0e-3:
+            raise ValueError(f"strains {list(strains)} - expected a range of 0.001 or more, since small ones are noise")
         return strains
 
 
 class Elastic(Section):
     """C_ij from six strains, relaxed positions; B, G, E and nu by Hill."""
 
-    strain: Annotated[float, of("elastic strain")] = Field(default=0.005, gt=0.0, le=0.02)
+    strain: Annotated[float, of("elastic strain")] = Field(default=0.005, ge=1.0e-4, le=0.02)
     fmax: ForceLeft = Field(
         default=0.001,
         description="Force convergence criterion (eV/Å). Small strains excite small forces: at 0.01 a metallic "
