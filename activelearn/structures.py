@@ -47,14 +47,14 @@ def read_structures(path: Path, index: str = ":") -> list[Atoms]:
         Of any kind: ASE cannot read it.
     """
     from ase.io import read
-    from ase.io.formats import filetype, string2index
+    from ase.io.formats import filetype
 
     kind = filetype(str(path))
     if kind in _XYZ:
         with opened(path) as lines:
-            found = read(io.StringIO("".join(_without_gaps(lines))), index=string2index(index), format=kind)
+            found = read(io.StringIO("".join(_without_gaps(lines))), index=index, format=kind)
     else:
-        found = read(path, index=string2index(index), do_not_split_by_at_sign=True)
+        found = read(path, index=index, do_not_split_by_at_sign=True)
     images: list[Atoms] = found if isinstance(found, list) else [found]
     for image in images:
         _add_stress(image)
@@ -74,7 +74,7 @@ def _add_stress(image: Atoms) -> None:
     """Give a structure with a virial (eV, ``-volume * stress``) in place of a stress that stress."""
     from ase.stress import full_3x3_to_voigt_6_stress
 
-    virial = image.info.get("virial", image.info.get("virials"))
+    virial: Any = image.info.get("virial", image.info.get("virials"))
     results = {} if image.calc is None else image.calc.results
     if results and "stress" not in results and np.size(virial) == 9 and image.cell.rank == 3:
         stress = -np.asarray(virial, dtype=np.float64).reshape(3, 3) / image.cell.volume

@@ -144,11 +144,29 @@ def test_what_has_no_answer_is_refused(ask, said):
         ask()
 
 
-def test_g_of_r_of_a_coordinate_that_is_not_a_number_is_refused():
+def odd(positions=0.0, cell=1.0):
+    """Copper, one of whose atoms, or the third lattice vector, is moved."""
     copper = bulk("Cu", a=4.0, cubic=True)
-    copper.positions[0, 0] = np.nan
+    copper.positions[0, 0] += positions
+    copper.set_cell(copper.cell[:] * [[1.0], [1.0], [cell]])
+    return Frames.from_ase(copper)
+
+
+@pytest.mark.parametrize("frames", [odd(np.nan), odd(np.inf), odd(cell=np.nan), odd(cell=1e-9)])
+def test_a_frame_that_cannot_be_is_refused_and_neither_counted_without_its_atoms_nor_searched_for_ever(frames):
+    """An atom at NaN has no neighbours: the others would be counted without it, in silence."""
+    with pytest.raises(ValueError, match=r"not finite|lower than"):
+        analysis.find_bonds(frames, {("Cu", "Cu"): 3.0})
+    with pytest.raises(ValueError, match=r"not finite|lower than"):
+        analysis.network(frames, {("Cu", "Cu"): 3.0}, Roles(formers={"Cu": 1}, anions=("O",)))
+
+
+def test_g_of_r_and_free_volume_of_a_coordinate_that_is_not_a_number_are_refused():
+    frames = odd(np.nan)
     with pytest.raises(ValueError, match="not finite"):
-        analysis.pair_distribution(Frames.from_ase(copper))
+        analysis.pair_distribution(frames)
+    with pytest.raises(ValueError, match="not finite"):
+        analysis.free_volume(frames.cell[0], frames.positions[0], np.ones(4))
 
 
 def test_moduli_of_a_stiffness_that_is_not_quite_symmetric_are_those_of_its_symmetric_part():

@@ -37,5 +37,5 @@ def test_what_makes_the_network_wrong_is_said_once(over, said):
 def test_a_pressure_that_nothing_applies_is_refused():
     segments = [{**SEGMENTS[0], "pressure_bar": 5000.0}, *SEGMENTS[1:]]
     (line,) = _wrong_segments(glass(segments=segments))
-    assert "melt has pressure_bar 5000 and ensemble nvt" in line
+    assert "melt has pressure_bar 5000, and ensemble nvt fixes the cell" in line
     assert not [*_wrong_segments(glass(segments=[*SEGMENTS[:2], {**SEGMENTS[2], "pressure_bar": 5000.0}]))]

@@ -161,8 +161,8 @@ def _wrong_segments(glass: Glass) -> Iterator[str]:
     for segment in (*glass.segments, *pore):
         if segment.pressure_bar and not segment.is_npt:
             yield (
-                f"glass.segments: {segment.name} has pressure_bar {segment.pressure_bar:g} and ensemble nvt, whose cell "
-                "is fixed - expected an npt ensemble - set ensemble: npt-iso, or remove pressure_bar"
+                f"glass.segments: {segment.name} has pressure_bar {segment.pressure_bar:g}, and ensemble nvt fixes the "
+                "cell - expected an npt ensemble - set ensemble: npt-iso, or remove pressure_bar"
             )
         if segment.is_analysed and segment.end_K != segment.temperature_K:
             yield (
