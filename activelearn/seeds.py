@@ -27,6 +27,7 @@ from activelearn.config.messages import validated
 from activelearn.config.section import Element, Pair
 from activelearn.errors import ConfigError
 from activelearn.frames import FloatArray, Frames
+from activelearn.structures import read_structures
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -475,13 +476,12 @@ def _orbit(site: AtomSite, rotations: NDArray[np.int32], translations: FloatArra
 def _read_file(path: Path) -> Atoms:
     """Read the last frame of a file by ASE and refuse what is not a fully periodic, fully occupied crystal."""
     from ase import Atoms
-    from ase.io import read
     from ase.io.formats import UnknownFileTypeError
 
     try:
         with warnings.catch_warnings():  # such as that CASTEP is not installed
             warnings.simplefilter("ignore")
-            found = read(path, index=-1, do_not_split_by_at_sign=True)
+            atoms = read_structures(path, "-1")[-1]
     except UnknownFileTypeError:
         raise ConfigError(
             f"{path}: ASE recognizes the format neither by the name nor by the first lines - expected a structure file "
@@ -493,7 +493,6 @@ def _read_file(path: Path) -> Atoms:
             f"{path}: ASE cannot read it ({type(error).__name__}: {error}) - expected a structure such as CIF, POSCAR "
             "or extxyz - convert it, then run the same command again"
         ) from error
-    atoms = found if isinstance(found, Atoms) else found[-1]
     _want_finite(atoms, path)
     for wrong, what, expected in (
         (len(atoms) == 0, "no atoms", "a crystal"),

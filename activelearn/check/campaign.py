@@ -16,6 +16,7 @@ from activelearn.check.programs import (
     place_problems,
     program_problems,
 )
+from activelearn.check.roles import doubtful_series
 from activelearn.check.study import check_study
 from activelearn.config import Campaign, Driver, Initial, Machine, Packed, Potential, Reference, engine_of, trainer_of
 from activelearn.config.trainer import DEFAULT
@@ -38,7 +39,7 @@ def check(campaign: Campaign, machine: Machine, folder: Path, *, here: bool = Tr
         --smoke`.
     """
     impossible, unusual = doubts.judged(campaign, machine)
-    unusual += [*far_sizes(campaign.glass), *fits.crowded(campaign, machine)]
+    unusual += [*far_sizes(campaign.glass), *doubtful_series(campaign.glass), *fits.crowded(campaign, machine)]
     if impossible:
         return Checked(impossible, unusual=unusual)
     systems = [*_systems(campaign, "initial"), *_systems(campaign, "explore")]

@@ -28,6 +28,27 @@ _MIXED = "real_atom_types.npy"
 _REWRITE = "write the system again with the program that made it"
 
 
+def systems_in(path: Path) -> list[Path]:
+    """Return the systems in a folder, itself included, in the order of their names; links are followed, each once."""
+    found: list[Path] = []
+    seen: set[str] = set()
+    for folder, below, files in os.walk(path, followlinks=True, onerror=_unreadable):
+        if (real := os.path.realpath(folder)) in seen:  # a second link, or one to a folder above it
+            below.clear()
+            continue
+        seen.add(real)
+        if "type.raw" in files:
+            found.append(Path(folder))
+    return sorted(found)
+
+
+def _unreadable(error: OSError) -> None:
+    raise ConfigError(
+        f"{error.filename}: cannot be read ({error.strerror}) - expected a folder of deepmd/npy systems - change its "
+        "permissions, or leave it out; nothing was imported"
+    ) from error
+
+
 def read_deepmd(path: Path, kinds: Sequence[str] = ()) -> Iterator[Read]:
     """Read all systems below a folder.
 
@@ -63,20 +84,6 @@ def read_deepmd(path: Path, kinds: Sequence[str] = ()) -> Iterator[Read]:
         for folder in [system] if not mixed and _is_rounded(system, folders) else folders or [system]:
             _want_one_state(system, folder, parameters)
             yield from _read_set(system, folder, kinds)
-
-
-def systems_in(path: Path) -> list[Path]:
-    """Return the systems in a folder, itself included, in order; links to folders are followed, each once."""
-    found, seen = [], set[str]()
-    for folder, names, files in os.walk(path, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            names.clear()  # a link back, or a second link to the same folder
-            continue
-        seen.add(real)
-        if "type.raw" in files:
-            found.append(Path(folder))
-    return sorted(found)
 
 
 #: What an energy depends on besides the structure: of a frame, and of each atom.

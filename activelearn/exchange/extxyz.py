@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from activelearn.errors import ConfigError
 from activelearn.exchange.reads import Read, from_atoms, source
-from activelearn.exchange.texts import opened
+from activelearn.structures import opened
 from activelearn.units import EV_PER_A3_IN_GPA
 
 if TYPE_CHECKING:

@@ -14,10 +14,11 @@ from activelearn.exchange.foreign import read_abacus, reader
 from activelearn.exchange.outcar import read_outcar
 from activelearn.exchange.outputs import read_aims, read_gpaw, read_pwscf
 from activelearn.exchange.reads import Read, source, with_walk
-from activelearn.exchange.texts import opened, readable
+from activelearn.exchange.texts import readable
 from activelearn.exchange.vasprun import read_vasprun
 from activelearn.frames import unpack
 from activelearn.store import read_npz
+from activelearn.structures import opened
 
 
 def format_of(path: Path) -> str:
