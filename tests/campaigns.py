@@ -19,7 +19,6 @@ from activelearn import loop
 from activelearn.cli import main
 from activelearn.config import Machine, load_campaign
 from activelearn.engines import process
-from activelearn.engines.deepmd import library_environment
 from activelearn.frames import dataset_sha256
 from activelearn.records import Record
 from activelearn.store import Lease, Store
