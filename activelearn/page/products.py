@@ -331,13 +331,13 @@ def deviations_of(store: Store, records: Sequence[Iteration]) -> tuple[Deviation
         return ()
     last, stages = walked[-1]
     first = {stage: next(index for index, names in walked if stage in names) for stage in stages}
-    wanted: dict[int, list[str]] = {last: list(stages)}
+    requested: dict[int, list[str]] = {last: list(stages)}
     for stage, index in first.items():
         if index != last:
-            wanted.setdefault(index, []).append(stage)
+            requested.setdefault(index, []).append(stage)
     found = []
-    for index in sorted(wanted):
-        counts = {stage: np.zeros(len(EDGES) - 1, dtype=np.int64) for stage in wanted[index]}
+    for index in sorted(requested):
+        counts = {stage: np.zeros(len(EDGES) - 1, dtype=np.int64) for stage in requested[index]}
         for task in store.plan("explore", index).tasks:
             stage = str(task.parameters["stage"])
             if stage in counts:
@@ -356,11 +356,11 @@ def learning_curves_of(store: Store, records: Sequence[Iteration], end: End | No
     """Return the learning curves of the last training of the loop, and of final models trained from scratch."""
     if not records:
         return ()
-    wanted = [("train", records[-1].ensemble.trained_in)]
+    requested = [("train", records[-1].ensemble.trained_in)]
     if end is not None and store.is_sealed("final", end.iteration):
-        wanted.append(("final", end.iteration))
+        requested.append(("final", end.iteration))
     found = []
-    for station, iteration in wanted:
+    for station, iteration in requested:
         plan = store.find_plan(station, iteration)
         for k, task in enumerate(plan.tasks if plan is not None else ()):
             arrays, meta = store.read_some(station, iteration, task.id, ["learning_curve"])

@@ -332,7 +332,7 @@ def enter(phase: Phase, machine: Machine) -> None:
         phase.store.save_machine(machine)
 
 
-def wanted(phase: Phase) -> dict[str, Any]:
+def query_of(phase: Phase) -> dict[str, Any]:
     """Return the query for the Workflow of a phase; a defused or archived one does not count."""
     query = {f"metadata.{key}": value for key, value in _metadata(phase).items()}
     return {**query, "state": {"$nin": ["DEFUSED", "ARCHIVED", "COMPLETED"]}}
@@ -340,6 +340,6 @@ def wanted(phase: Phase) -> dict[str, Any]:
 
 def add_once(launchpad: LaunchPad, phase: Phase, machine: Machine) -> None:
     """Add the Workflow of a phase, unless the LaunchPad has it."""
-    if launchpad.workflows.find_one(wanted(phase)) is None:
+    if launchpad.workflows.find_one(query_of(phase)) is None:
         is_shared = not isinstance(launchpad, EmbeddedLaunchPad)
         launchpad.add_wf(build_workflow(phase, machine, is_shared=is_shared))
