@@ -147,7 +147,7 @@ def test_a_campaign_runs_from_python_to_the_same_data_set(tmp_path, undisturbed,
     assert end == undisturbed[1]
     assert dataset_summary(Store(tmp_path / "run"), 2) == dataset_summary(undisturbed[0], 2)
     text = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    assert 'id="figure-learning-final"' in text, "the page of the whole campaign"
+    assert 'id="figure-learning-train"' in text, "the page of the whole campaign"
     again = Machine(slots=2, report=False, **SMALL)
     (tmp_path / "run" / "report.html").unlink()
     assert al.run(al.load(file), tmp_path / "run", again) == end, "nothing is left to do"

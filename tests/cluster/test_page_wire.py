@@ -38,7 +38,7 @@ def test_the_last_worker_writes_the_page_of_the_whole_campaign(whole):
     read = Read(text)
     assert (read.wrong, read.open) == ([], [])
     there = {attributes["id"] for _, attributes in read.found if "id" in attributes}
-    assert {"figure-matrix-candidate", "figure-held-out", "figure-learning-final", "figure-doubted"} <= there
+    assert {"figure-matrix-candidate", "figure-held-out", "figure-learning-train", "figure-doubted"} <= there
     assert re.search("<b[^>]*>Stopped: </b>", text)
     assert "Could not be read" not in text
 
