@@ -138,7 +138,10 @@ def said(campaign: Campaign, sel: Room, n_atoms: float | None = None) -> str | N
     if last is None:
         return "explores with plain models: it is not known what compressed ones would save (train.compress: auto)"
     if first is None:
-        return f"explores with plain models: compressed ones would save {last} (train.compress: auto)"
+        return (
+            f"explores with plain models: compressed ones would save {last}, not {MARGIN:g} times as much "
+            "(train.compress: auto)"
+        )
     since = "" if first == 0 else f" from stage {stages[first].name} on"
     return f"explores with compressed models{since}: they save {last} (train.compress: auto){size}"
 

@@ -353,7 +353,7 @@ class Frames:
         Raises
         ------
         ValueError
-            There are no images, or they differ in their atoms.
+            There are no images, or they differ in their atoms or periodicity.
         """
         from ase import Atoms
 
@@ -365,6 +365,8 @@ class Frames:
         for image in images:
             if tuple(image.get_chemical_symbols()) != symbols:
                 raise ValueError("Frames.from_ase: expected images of the same atoms in the same order")
+            if image.pbc.tolist() != first.pbc.tolist():
+                raise ValueError(f"Frames.from_ase: expected images of the same pbc, got {first.pbc} and {image.pbc}")
         return cls(
             symbols=symbols,
             cell=np.array([image.cell.array for image in images]),

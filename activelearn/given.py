@@ -38,6 +38,7 @@ from activelearn.store.glass_product import (
     task_of,
 )
 from activelearn.store.study import GLASS, ONCE
+from activelearn.structures import read_structures
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -230,17 +231,14 @@ def _of_file(file: str, series_json: str, *_changed: int) -> tuple[OwnGlass, ...
 
 
 def _images(file: str) -> list[Atoms]:
-    from ase.io import read as read_with_ase
-
     try:
-        found = read_with_ase(file, index=":")
+        images = read_structures(Path(file))
     except Exception as error:  # noqa: BLE001 - of ASE's parsers: any kind
         why = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError(
             f"{file}: cannot be read ({why}) - expected structures in a format that ASE reads, best extended XYZ - "
             "write it again with ase.io.write"
         ) from None
-    images = found if isinstance(found, list) else [found]
     if not images:
         raise ConfigError(f"{file}: holds no structure - expected one frame or more - check the file")
     return images

@@ -27,6 +27,7 @@ from activelearn.config.messages import validated
 from activelearn.config.section import Element, Pair
 from activelearn.errors import ConfigError
 from activelearn.frames import FloatArray, Frames
+from activelearn.structures import read_structures
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,10 +136,11 @@ class Seed(Section):
         there: Counter[str] = Counter()
         for site in self.sites:
             there[site.element] += site.multiplicity
-        wanted = Counter({element: n * self.formula_units for element, n in Formula(self.formula).count().items()})
-        if there != wanted:
+        expected = Counter({element: n * self.formula_units for element, n in Formula(self.formula).count().items()})
+        if there != expected:
             raise ValueError(
-                f"the sites hold {_counted(there)} - expected {_counted(wanted)} ({self.formula_units} {self.formula})"
+                f"the sites hold {_counted(there)} - expected {_counted(expected)} "
+                f"({self.formula_units} {self.formula})"
             )
         if there.total() != self.n_atoms:
             raise ValueError(f"the sites hold {there.total()} atoms - expected n_atoms = {self.n_atoms}")
@@ -202,9 +204,9 @@ class Seed(Section):
         from ase.neighborlist import neighbor_list
 
         density = float(Frames.from_ase(atoms).density[0])
-        wanted = self.checks.density_g_cm3
-        if abs(density - wanted) > DENSITY_TOLERANCE * wanted:
-            yield f"density {density:.4f} g/cm3 - expected {wanted:.4f}"
+        checked = self.checks.density_g_cm3
+        if abs(density - checked) > DENSITY_TOLERANCE * checked:
+            yield f"density {density:.4f} g/cm3 - expected {checked:.4f}"
         elements = np.array(atoms.get_chemical_symbols())
         first, second, distance = neighbor_list("ijd", atoms, max(self.checks.shortest_A.values()) + 0.5)
         for pair, length in self.checks.shortest_A.items():
@@ -474,13 +476,12 @@ def _orbit(site: AtomSite, rotations: NDArray[np.int32], translations: FloatArra
 def _read_file(path: Path) -> Atoms:
     """Read the last frame of a file by ASE and refuse what is not a fully periodic, fully occupied crystal."""
     from ase import Atoms
-    from ase.io import read
     from ase.io.formats import UnknownFileTypeError
 
     try:
         with warnings.catch_warnings():  # such as that CASTEP is not installed
             warnings.simplefilter("ignore")
-            found = read(path, index=-1, do_not_split_by_at_sign=True)
+            atoms = read_structures(path, "-1")[-1]
     except UnknownFileTypeError:
         raise ConfigError(
             f"{path}: ASE recognizes the format neither by the name nor by the first lines - expected a structure file "
@@ -492,9 +493,8 @@ def _read_file(path: Path) -> Atoms:
             f"{path}: ASE cannot read it ({type(error).__name__}: {error}) - expected a structure such as CIF, POSCAR "
             "or extxyz - convert it, then run the same command again"
         ) from error
-    atoms = found if isinstance(found, Atoms) else found[-1]
     _want_finite(atoms, path)
-    for wrong, what, wanted in (
+    for wrong, what, expected in (
         (len(atoms) == 0, "no atoms", "a crystal"),
         (atoms.cell.rank == 0, "no cell", "a crystal, or a molecule in a box of three lattice vectors"),
         (atoms.cell.rank < 3, "a cell without volume", "three independent lattice vectors"),
@@ -502,7 +502,7 @@ def _read_file(path: Path) -> Atoms:
         (_partly_occupied(atoms), "partly occupied sites", "an ordered model with every site full or empty"),
     ):
         if wrong:
-            raise ConfigError(f"{path}: {what} - expected {wanted} - fix the file, then run the same command again")
+            raise ConfigError(f"{path}: {what} - expected {expected} - fix the file, then run the same command again")
     return Atoms(atoms.get_chemical_symbols(), positions=atoms.get_positions(), cell=atoms.cell, pbc=True)
 
 

@@ -39,7 +39,7 @@ class Unwrapped:
 
 
 def unwrap(frames: Frames) -> Unwrapped:
-    """Follow atoms across the boundaries of a cell that may move (NPT).
+    """Follow atoms across the periodic boundaries of a cell that may move (NPT).
 
     Steps between frames are taken as minimum images in fractional coordinates, summed up, and multiplied by the mean
     cell: so a cell whose volume fluctuates displaces no atom. Where the lattice is described by other vectors from some
@@ -59,8 +59,9 @@ def unwrap(frames: Frames) -> Unwrapped:
     cells = _in_first_vectors(frames.cell)
     fractional = frames.positions @ np.linalg.inv(cells)  # not Frames.fractional: MSDs keep their last bits
     steps = np.diff(fractional, axis=0)
-    steps -= np.round(steps)
-    n_ambiguous = int(np.count_nonzero(np.abs(steps).max(axis=2, initial=0.0) > AMBIGUOUS_STEP))
+    steps -= np.round(steps) * np.array(frames.pbc)
+    is_long = np.abs(steps) * np.array(frames.pbc) > AMBIGUOUS_STEP
+    n_ambiguous = int(np.count_nonzero(is_long.any(axis=2)))
     fractional[1:] = fractional[:1] + np.cumsum(steps, axis=0)
     cell = cells.mean(axis=0)
     return Unwrapped(fractional @ cell, cell, n_ambiguous)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import shutil
 import tempfile
@@ -20,6 +21,10 @@ from typing import Final
 #: Name of the file that says: activelearn made this folder, and may remove it.
 MARK: Final = ".activelearn"
 _TEXT: Final = "Made by activelearn, which removes this folder when it is no longer needed.\n"
+#: Beginning of the names of temporary folders.
+_PREFIX: Final = "activelearn-"
+#: Identifies the kernel, and with it the locks.
+_BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 #: There is something of that name.
 _TAKEN: Final = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR}
 
@@ -118,19 +123,46 @@ def _below(folder: Path, root: Path) -> Path | None:
 
 @contextmanager
 def temporary(parent: Path | None = None) -> Iterator[Path]:
-    """Yield a new, empty, marked folder; it goes with the block.
+    """Yield a new, empty, marked folder; it goes with the block, or, after a kill, with the next such folder.
 
     Parameters
     ----------
     parent
         Where it is made; None: where the system has its temporary files.
     """
-    folder = Path(tempfile.mkdtemp(prefix=".activelearn-" if parent else "activelearn-", dir=parent)).resolve()
-    (folder / MARK).touch()  # a full disk has room for it
+    if parent is None:
+        _tidy(Path(tempfile.gettempdir()).resolve())
+    folder = Path(tempfile.mkdtemp(prefix=".activelearn-" if parent else _PREFIX, dir=parent)).resolve()
+    mark = os.open(folder / MARK, os.O_WRONLY | os.O_CREAT, 0o666)  # a full disk has room for it
     try:
+        if parent is None:
+            with contextlib.suppress(OSError):  # locked before it says so: nobody else can be first
+                fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.write(mark, _held())
         yield folder
     finally:
         remove(folder, folder.parent)
+        os.close(mark)
+
+
+def _held() -> bytes:
+    """Return the content of a mark that its process locks: locks of another boot, or machine, are not seen here."""
+    return f"{_TEXT}Locked by its process.\n{_BOOT.read_text()}".encode()
+
+
+def _tidy(root: Path) -> None:
+    """Remove the temporary folders of this user that killed processes left: their marks are not locked any more."""
+    for folder in root.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):  # in use, or gone
+            if not is_marked(folder) or folder.stat().st_uid != os.getuid():
+                continue
+            mark = os.open(folder / MARK, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                if os.read(mark, 1024) == _held():
+                    fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    remove(folder, root)
+            finally:
+                os.close(mark)
 
 
 def rename(made: Path, to: Path) -> bool:

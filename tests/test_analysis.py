@@ -93,3 +93,83 @@ def test_replicas_have_a_mean_and_its_standard_error():
     mean, error = analysis.mean_and_error([[1.0, 2.0], [3.0, 2.0]])
     assert (mean.tolist(), error.tolist()) == ([2.0, 2.0], [1.0, 0.0])
     assert analysis.mean_and_error([1.0])[1] is None
+
+
+def moving(pbc):
+    """An atom that moves by 0.7 of a cell along x from one frame to the next, and one at rest."""
+    frames = [bulk("Cu", a=4.0, cubic=True)[:2] for _ in range(3)]
+    for k, image in enumerate(frames):
+        image.pbc = pbc
+        image.positions[0] = [2.8 * k, 0.0, 0.0]
+    return Frames.from_ase(frames)
+
+
+def test_only_periodic_directions_have_images():
+    free = analysis.unwrap(moving((False, True, True)))
+    assert free.positions[:, 0, 0] == pytest.approx([0.0, 2.8, 5.6])
+    assert free.n_ambiguous == 0
+    assert analysis.unwrap(moving(True)).positions[:, 0, 0] == pytest.approx([0.0, -1.2, -2.4])
+
+
+def test_images_of_different_periodicity_are_not_stacked():
+    slab = bulk("Cu", cubic=True)
+    slab.pbc = (True, True, False)
+    with pytest.raises(ValueError, match="same pbc"):
+        Frames.from_ase([bulk("Cu", cubic=True), slab])
+
+
+LINE = np.arange(100.0)
+
+
+@pytest.mark.parametrize(
+    ("ask", "said"),
+    [
+        (lambda: analysis.diffusion_coefficient(LINE[:50], LINE, (0.5, 0.95)), "at 50 times"),
+        (lambda: analysis.diffusion_coefficient(np.sort([*LINE[:-1], 5.0]), LINE, (0.5, 0.95)), "evenly spaced"),
+        (lambda: analysis.diffusion_coefficient(LINE**1.1, LINE, (0.5, 0.95)), "evenly spaced"),
+        (lambda: analysis.diffusion_coefficient(LINE, LINE, (0.95, 0.5)), "0 points in the window"),
+        (lambda: analysis.diffusion_coefficient(LINE, LINE, (0.5, 0.51)), "1 points in the window"),
+        (lambda: analysis.mean_square_displacement(np.zeros((5, 0, 3))), "of 0 atoms in 5 frames"),
+        (lambda: analysis.conductivity(0.1, 0.02, 0.0), "above 0 K"),
+        (lambda: analysis.arrhenius([300.0, 300.0], [1.0, 2.0]), "two or more temperatures"),
+        (lambda: analysis.arrhenius([300.0, 400.0], [1.0, -2.0]), "positive numbers"),
+        (lambda: analysis.arrhenius([300.0, 400.0], [1.0, np.nan]), "positive numbers"),
+        (lambda: analysis.bulk_modulus(np.array([0.0, 0.01]), np.array([0.0, -1.0])), "2 points"),
+        (lambda: analysis.bulk_modulus(np.zeros(3), np.zeros(3)), "at different strains"),
+        (lambda: analysis.pair_distribution(moving(True)[:0]), "no frames"),
+    ],
+)
+def test_what_has_no_answer_is_refused(ask, said):
+    with pytest.raises(ValueError, match=said):
+        ask()
+
+
+def odd(positions=0.0, cell=1.0):
+    """Copper, one of whose atoms, or the third lattice vector, is moved."""
+    copper = bulk("Cu", a=4.0, cubic=True)
+    copper.positions[0, 0] += positions
+    copper.set_cell(copper.cell[:] * [[1.0], [1.0], [cell]])
+    return Frames.from_ase(copper)
+
+
+@pytest.mark.parametrize("frames", [odd(np.nan), odd(np.inf), odd(cell=np.nan), odd(cell=1e-9)])
+def test_a_frame_that_cannot_be_is_refused_and_neither_counted_without_its_atoms_nor_searched_for_ever(frames):
+    """An atom at NaN has no neighbours: the others would be counted without it, in silence."""
+    with pytest.raises(ValueError, match=r"not finite|lower than"):
+        analysis.find_bonds(frames, {("Cu", "Cu"): 3.0})
+    with pytest.raises(ValueError, match=r"not finite|lower than"):
+        analysis.network(frames, {("Cu", "Cu"): 3.0}, Roles(formers={"Cu": 1}, anions=("O",)))
+
+
+def test_g_of_r_and_free_volume_of_a_coordinate_that_is_not_a_number_are_refused():
+    frames = odd(np.nan)
+    with pytest.raises(ValueError, match="not finite"):
+        analysis.pair_distribution(frames)
+    with pytest.raises(ValueError, match="not finite"):
+        analysis.free_volume(frames.cell[0], frames.positions[0], np.ones(4))
+
+
+def test_moduli_of_a_stiffness_that_is_not_quite_symmetric_are_those_of_its_symmetric_part():
+    c = np.diag([3.0, 3.0, 3.0, 1.0, 1.0, 1.0])
+    c[0, 1], c[1, 0] = 1.2, 0.8
+    assert analysis.elastic_moduli(c) == analysis.elastic_moduli(c.T)

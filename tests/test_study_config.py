@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from activelearn.config import (
+    Benchmark,
     Dynamics,
     Glass,
     Pore,
@@ -18,6 +19,7 @@ from activelearn.config import (
     shipped_numbers,
     with_cited,
 )
+from activelearn.config.section import SEALED
 from activelearn.engines.dynamics import State, steps_of, thermal_velocities
 from activelearn.errors import ConfigError
 from activelearn.frames import Frames
@@ -196,3 +198,20 @@ def test_what_is_wrong_with_a_study_names_the_command_of_studies(tmp_path):
         ConfigError, match=r"names, .* - fix it and run: activelearn benchmark --check --study .*s.yaml$"
     ):
         load_study(tmp_path / "s.yaml")
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"diffusion": {"window": [0.95, 0.5]}}, "holds 0 of 2000 frames"),
+        ({"diffusion": {"window": [0.5, 0.9], "n_frames": 5}}, "holds 2 of 5 frames"),
+        ({"diffusion": {"temperatures_K": [300, 300.0]}}, "needs different numbers"),
+        ({"bulk_modulus": {"strains": [-1.0e-9, 0.0, 1.0e-9]}}, "range of 0.001 or more"),
+        ({"elastic": {"strain": 1.0e-9}}, "greater than or equal to 0.0001"),
+    ],
+)
+def test_what_could_not_be_measured_is_refused_before_the_runs(asked, said):
+    with pytest.raises(ValueError, match=said):
+        Benchmark.model_validate(asked)
+    sealed = Benchmark.model_validate({"diffusion": {"window": [0.95, 0.5]}}, context=SEALED)
+    assert sealed.diffusion.window == (0.95, 0.5)

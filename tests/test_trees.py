@@ -1,6 +1,10 @@
 """What is removed is ours, below the root, and behind no link; everything else stays."""
 
 import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -139,3 +143,41 @@ def test_an_empty_folder_may_be_replaced(tmp_path):
     (tmp_path / "to").mkdir()
     assert trees.rename(made, tmp_path / "to")
     assert trees.is_marked(tmp_path / "to")
+
+
+HOLDER = """
+import sys, pathlib
+from activelearn import trees
+with trees.temporary() as folder:
+    (folder / "log").write_text("x")
+    print(folder, flush=True)
+    sys.stdin.read()
+"""
+
+
+def holder(place):
+    """Return a process with a temporary folder in `place`, and that folder."""
+    words, env = [sys.executable, "-c", HOLDER], {**os.environ, "TMPDIR": str(place)}
+    process = subprocess.Popen(words, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return process, place / Path(process.stdout.readline().strip()).name
+
+
+def test_what_a_kill_leaves_goes_with_the_next_temporary_folder_and_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.setattr(trees.tempfile, "tempdir", str(tmp_path))
+    (killed, left), (alive, used) = holder(tmp_path), holder(tmp_path)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    theirs, older, unmarked = (tmp_path / f"activelearn-{name}" for name in ("theirs", "older", "unmarked"))
+    kept(unmarked)
+    for folder in (theirs, older):
+        kept(folder)
+        (folder / trees.MARK).touch()
+    (theirs / trees.MARK).write_bytes(trees._held().replace(b"-", b"+"))  # of another boot, or another machine
+    (tmp_path / "activelearn-link").symlink_to(left)
+    with trees.temporary() as folder:
+        assert folder.is_dir()
+        assert not left.exists()
+    assert all((one / "data").is_file() for one in (theirs, older, unmarked))
+    assert (used / "log").is_file()
+    alive.communicate("")
+    assert not used.exists()

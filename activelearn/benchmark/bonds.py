@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ from activelearn.frames import FloatArray, Frames
 
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
+#: No atoms fit into a lower cell, Å.
+LOWEST_A: Final = 0.3
 #: Å, by pair of elements (in either order).
 Cutoffs = Mapping[tuple[str, str], float]
 
@@ -85,7 +87,10 @@ def find_bonds(frames: Frames, cutoffs: Cutoffs) -> Bonds:
     ------
     KeyError
         A pair contains an unknown element.
+    ValueError
+        A number is not finite, or a periodic cell is lower than any atom: neighbours would be missed, or endless.
     """
+    _want_cells(frames)
     from ase.data import atomic_numbers
     from matscipy.neighbours import neighbour_list
 
@@ -122,6 +127,16 @@ def find_bonds(frames: Frames, cutoffs: Cutoffs) -> Bonds:
         pairs=pairs,
         cutoff=cutoff,
     )
+
+
+def _want_cells(frames: Frames) -> None:
+    what = f"bonds of {frames.formula}"
+    if not (np.isfinite(frames.positions).all() and np.isfinite(frames.cell).all()):
+        raise ValueError(f"{what}: a coordinate that is not finite - expected finite numbers - remove the frame")
+    if len(frames) and all(frames.pbc):
+        areas = np.linalg.norm(np.cross(np.roll(frames.cell, -1, axis=1), np.roll(frames.cell, -2, axis=1)), axis=2)
+        if (frames.volume[:, None] < LOWEST_A * areas).any() or not areas.all():
+            raise ValueError(f"{what}: a periodic cell lower than {LOWEST_A:g} Å - expected one that holds atoms")
 
 
 def chain_sizes(bonds: Bonds) -> IntArray:

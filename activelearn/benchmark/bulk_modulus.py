@@ -49,7 +49,14 @@ def fit(strain: FloatArray, pressure: FloatArray) -> tuple[float, float]:
     -------
     modulus, error
         -(1/3) of the slope, and a third of the slope's standard error by the scatter about the line.
+
+    Raises
+    ------
+    ValueError
+        There are fewer than three points, or all have one strain.
     """
+    if len(strain) < 3 or not np.ptp(strain) > 0.0:
+        raise ValueError(f"bulk modulus of {len(strain)} points - expected three or more at different strains")
     e = strain - strain.mean()
     slope = float(e @ pressure / (e @ e))
     scatter = pressure - pressure.mean() - slope * e

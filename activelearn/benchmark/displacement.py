@@ -28,6 +28,8 @@ LEAST_MSD_A2: Final = 9.0
 LEAST_POINTS: Final = 3
 #: Largest number of intervals for kinisi: their covariance is dense, and neighbours add no information.
 _BAYESIAN_INTERVALS: Final = 50
+#: Relative tolerance of evenly spaced times, which may be rounded.
+_EVEN: Final = 1.0e-3
 _COLUMNS_AT_ONCE: Final = 512
 
 
@@ -48,8 +50,15 @@ def mean_square_displacement(unwrapped: FloatArray, *, single_origin: bool = Fal
     -------
     FloatArray
         (n_frames,) Å^2; lag 0 first.
+
+    Raises
+    ------
+    ValueError
+        There are no frames or no atoms.
     """
     n_frames, n_atoms = unwrapped.shape[:2]
+    if not n_frames * n_atoms:
+        raise ValueError(f"mean square displacement of {n_atoms} atoms in {n_frames} frames - expected one or more")
     if single_origin:
         return np.asarray(((unwrapped - unwrapped[0]) ** 2).sum(axis=(1, 2)) / n_atoms)
     columns = np.asarray(unwrapped, dtype=np.float64).reshape(n_frames, -1)
@@ -86,13 +95,25 @@ def diffusion_coefficient(
     Parameters
     ----------
     time_ps, msd
-        (n_frames,) ps and Å^2.
+        (n_frames,) evenly spaced lags, ps, and Å^2.
     window
         Shares of the run, such as (0.50, 0.95).
     use_slope
         False: as in the papers.
+
+    Raises
+    ------
+    ValueError
+        The lags are not evenly spaced, of another number, or fewer than three of them are in the window.
     """
     rows = window_rows(len(msd), window)
+    steps = np.diff(np.asarray(time_ps, dtype=np.float64))
+    if len(steps) + 1 != len(msd) or not (steps > 0.0).all() or not np.allclose(steps, steps.mean(), rtol=_EVEN):
+        raise ValueError(
+            f"D of {len(msd)} mean square displacements at {len(time_ps)} times - expected as many, evenly spaced, ps"
+        )
+    if len(rows) < LEAST_POINTS:
+        raise ValueError(f"D of {len(rows)} points in the window {window} - expected {LEAST_POINTS} or more")
     if use_slope:
         return float(np.polyfit(time_ps[rows], msd[rows], 1)[0]) / 6.0
     return float((msd[rows] / (6.0 * time_ps[rows])).mean())
@@ -145,7 +166,14 @@ def conductivity(D: float, n_per_A3: float, temperature_K: float, charge: int = 
         Carriers per volume of the whole cell, pores included, 1/Å^3.
     charge
         z of a carrier.
+
+    Raises
+    ------
+    ValueError
+        The temperature is not above 0 K.
     """
+    if not temperature_K > 0.0:
+        raise ValueError(f"conductivity at {temperature_K} K - expected a temperature above 0 K")
     return S_PER_CM_K * n_per_A3 * charge**2 * D / temperature_K
 
 
@@ -185,16 +213,26 @@ def arrhenius(
     errors
         Standard errors of sigma, S/cm. If all are given the fit is weighted, and the error of the energy follows from
         them (increased where the points scatter more than that); otherwise from the scatter about the line.
+
+    Raises
+    ------
+    ValueError
+        There are not two temperatures above 0 K, or a conductivity is not a positive number.
     """
     T, values = np.asarray(temperature_K, dtype=np.float64), np.asarray(sigma, dtype=np.float64)
+    if len(set(T.tolist())) < 2 or not ((T > 0.0) & (values > 0.0) & np.isfinite(T * values)).all():
+        raise ValueError(
+            f"activation energy of sigma = {values.tolist()} S/cm at {T.tolist()} K - expected positive numbers at two "
+            "or more temperatures"
+        )
     is_weighted = errors is not None and all(error for error in errors)
     weights = values / np.asarray(errors, dtype=np.float64) if is_weighted else np.ones_like(values)
     design = np.stack([-1.0 / (BOLTZMANN_EV_PER_K * T), np.ones_like(T)], axis=1) * weights[:, None]
-    wanted = np.log(values * T) * weights
+    observed = np.log(values * T) * weights
     covariance = np.linalg.inv(design.T @ design)
-    fit = covariance @ design.T @ wanted
+    fit = covariance @ design.T @ observed
     n_free = len(T) - 2
-    scatter = float(((wanted - design @ fit) ** 2).sum()) / n_free if n_free else 0.0
+    scatter = float(((observed - design @ fit) ** 2).sum()) / n_free if n_free else 0.0
     variance = float(covariance[0, 0]) * (max(1.0, scatter) if is_weighted else scatter)
     has_error = is_weighted or n_free > 0
     return Arrhenius(float(fit[0]), float(np.sqrt(variance)) if has_error else None, float(np.exp(fit[1])))

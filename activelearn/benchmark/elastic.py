@@ -101,13 +101,15 @@ def moduli(c: FloatArray) -> Moduli:
     Parameters
     ----------
     c
-        (6, 6) stiffness, symmetric, Voigt order xx, yy, zz, yz, xz, xy; any unit (GPa here), which the moduli have.
+        (6, 6) stiffness, Voigt order xx, yy, zz, yz, xz, xy; any unit (GPa here), which the moduli have. Of
+        :func:`stiffness`, which is not quite symmetric, the symmetric part counts.
 
     Raises
     ------
     numpy.linalg.LinAlgError
         It is singular: some strain costs no energy.
     """
+    c = (c + c.T) / 2.0
     s = np.asarray(np.linalg.inv(c), dtype=np.float64)
 
     def sums(m: FloatArray) -> tuple[float, float, float]:

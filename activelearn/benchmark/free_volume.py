@@ -50,7 +50,14 @@ def free_share(cell: FloatArray, positions: FloatArray, radii: FloatArray, grid_
     -------
     float
         Between 0 and 1, a pure number.
+
+    Raises
+    ------
+    ValueError
+        A number is not finite.
     """
+    if not (np.isfinite(positions).all() and np.isfinite(radii).all()):
+        raise ValueError("free volume: a position or radius that is not finite - expected finite numbers")
     n_voxels = np.ceil(np.linalg.norm(cell, axis=1) / grid_A).astype(int)
     voxel = cell / n_voxels[:, None]
     is_free = np.ones(int(n_voxels.prod()), dtype=bool)

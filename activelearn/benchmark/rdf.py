@@ -79,8 +79,11 @@ def pair_distribution(frames: Frames, bin_A: float = 0.05, r_max_A: float | None
     Raises
     ------
     ValueError
-        A direction is not periodic.
+        A direction is not periodic, there are no frames, or a number in them is not finite.
     """
+    if not len(frames) or not (np.isfinite(frames.positions).all() and np.isfinite(frames.cell).all()):
+        what = "a coordinate that is not finite" if len(frames) else "no frames"
+        raise ValueError(f"g(r) of {frames.formula}: {what} - expected one frame or more, of finite numbers")
     if not all(frames.pbc):
         raise ValueError(
             f"g(r) of {frames.formula}: pbc {frames.pbc} - expected a cell that is periodic along all axes"

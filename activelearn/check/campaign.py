@@ -16,6 +16,7 @@ from activelearn.check.programs import (
     place_problems,
     program_problems,
 )
+from activelearn.check.roles import doubtful_series
 from activelearn.check.study import check_study
 from activelearn.config import Campaign, Driver, Initial, Machine, Packed, Potential, Reference, engine_of, trainer_of
 from activelearn.config.trainer import DEFAULT
@@ -38,7 +39,7 @@ def check(campaign: Campaign, machine: Machine, folder: Path, *, here: bool = Tr
         --smoke`.
     """
     impossible, unusual = doubts.judged(campaign, machine)
-    unusual += [*far_sizes(campaign.glass), *fits.crowded(campaign, machine)]
+    unusual += [*far_sizes(campaign.glass), *doubtful_series(campaign.glass), *fits.crowded(campaign, machine)]
     if impossible:
         return Checked(impossible, unusual=unusual)
     systems = [*_systems(campaign, "initial"), *_systems(campaign, "explore")]
@@ -308,10 +309,10 @@ def _stages(campaign: Campaign, offer: inherited.Offer) -> Iterator[str]:
 
 def _relaxations(campaign: Campaign) -> Iterator[str]:
     """Yield what is relaxed before it is used as a start."""
-    wanted = [system for system in campaign.systems if starts.wants_preparation(campaign, system)]
+    required = [system for system in campaign.systems if starts.wants_preparation(campaign, system)]
     for relax, what, n in (
-        (campaign.initial.relax, "crystals", sum(1 for s in wanted if s.packed is None)),
-        (campaign.initial.relax_packed, "packings", sum(s.n_packings for s in wanted if s.packed is not None)),
+        (campaign.initial.relax, "crystals", sum(1 for s in required if s.packed is None)),
+        (campaign.initial.relax_packed, "packings", sum(s.n_packings for s in required if s.packed is not None)),
     ):
         if relax is not None and n:
             of = f"{relax.fmax:g} eV/Å ({'cell and positions' if relax.cell else 'positions'})"

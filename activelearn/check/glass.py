@@ -38,7 +38,7 @@ def check_glass(study: Study, glass: Glass) -> tuple[list[str], list[str]]:
         except ConfigError as error:
             problems += [f"glass x = {composition.x:g}: {line}" for line in error.problems]
     facts += [*_schedules(study, glass), _count(study, glass)]
-    return facts, [*problems, *_wrong_averages(glass), *strangers(study, glass)]
+    return facts, [*problems, *_wrong_segments(glass), *strangers(study, glass)]
 
 
 def resized(glass: Glass | None) -> Iterator[str]:
@@ -155,10 +155,15 @@ def _words(segment: Segment) -> str:
     )
 
 
-def _wrong_averages(glass: Glass) -> Iterator[str]:
-    """Yield segments that should not be averaged over, and a pore of which nothing would be measured."""
+def _wrong_segments(glass: Glass) -> Iterator[str]:
+    """Yield segments that should not be averaged over or lack their ensemble, and a pore that is not measured."""
     pore = glass.pore.segments if glass.pore is not None else ()
     for segment in (*glass.segments, *pore):
+        if segment.pressure_bar and not segment.is_npt:
+            yield (
+                f"glass.segments: {segment.name} has pressure_bar {segment.pressure_bar:g}, and ensemble nvt fixes the "
+                "cell - expected an npt ensemble - set ensemble: npt-iso, or remove pressure_bar"
+            )
         if segment.is_analysed and segment.end_K != segment.temperature_K:
             yield (
                 f"glass.segments: {segment.name} is analysed during a ramp from {segment.temperature_K:g} to "

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from activelearn import given, seeds
-from activelearn.benchmark import cited, force_error, reactions
+from activelearn.benchmark import cited, force_error, parity, reactions
 from activelearn.benchmark.census import bond_cutoffs
 from activelearn.benchmark.coordination import shell_cutoffs
 from activelearn.check import fits
@@ -21,6 +21,7 @@ from activelearn.check.programs import (
     packmol_problems,
     reference_problems,
 )
+from activelearn.check.roles import doubtful_series
 from activelearn.check.trials import problems_of_potential
 from activelearn.config import (
     UNUSED_OF_LABEL,
@@ -38,6 +39,7 @@ from activelearn.config.files import is_file
 from activelearn.engines import backends, frozen, requirements
 from activelearn.engines.interpreters import has_module
 from activelearn.errors import ActiveLearnError, ConfigError
+from activelearn.store.files import file_sha256
 
 #: Sections of a study.
 _STATIONS: Final = ("glass", "benchmark")
@@ -65,7 +67,7 @@ def check_study(
         Elements of a campaign, if its models are the first potential; parity is then measured on its held-out set.
     """
     impossible, unusual = out_of_bounds(study, machine)
-    unusual += [*far_sizes(study.glass), *fits.crowded(study, machine)]
+    unusual += [*far_sizes(study.glass), *doubtful_series(study.of_glasses), *fits.crowded(study, machine)]
     if impossible:
         return Checked(impossible, unusual=unusual)
     wants_lammps = any(potential.ase is None for potential in study.potentials)
@@ -212,8 +214,8 @@ def _of_nothing(asked: Benchmark, known: Sequence[Set[str]]) -> dict[str, str]:
     if asked.crystals is not None and all(names.isdisjoint(asked.crystals.seeds) for names in known):
         found["crystals"] = "no crystal of known elements"
     if asked.reactions is not None:
-        wanted = [{*map(asked.reactions.structure, (*e.left, *e.right))} for e in asked.reactions.equations.values()]
-        if not any(one <= names for one in wanted for names in known):
+        required = [{*map(asked.reactions.structure, (*e.left, *e.right))} for e in asked.reactions.equations.values()]
+        if not any(one <= names for one in required for names in known):
             found["reactions"] = "no reaction of crystals of known elements"
     return found
 
@@ -267,6 +269,18 @@ def _label(label: Label | None, machine: Machine | None) -> list[str]:
     return problems
 
 
+def _parity_frames(frames: str) -> list[str]:
+    """Return the problems of a file of labelled frames, which is read: it would be missed after the glasses else."""
+    path = Path(frames)
+    if not (path.is_absolute() and is_file(path)):
+        return [f"benchmark.parity.frames: no file {frames} - expected labelled frames (extxyz) - check the path"]
+    try:
+        parity.labelled_frames(path, file_sha256(path))
+    except ConfigError as error:
+        return list(error.problems)
+    return []
+
+
 def _benchmark(study: Study, of_campaign: Sequence[str], machine: Machine | None) -> tuple[list[str], list[str]]:
     """Return facts and problems of what is measured; the reference is looked for if a machine is given."""
     asked, problems = study.benchmark, []
@@ -275,10 +289,7 @@ def _benchmark(study: Study, of_campaign: Sequence[str], machine: Machine | None
     left_out, of_no_crystal, wrong = _crystals(study, of_campaign)
     problems += wrong
     frames = asked.parity.frames if asked.parity is not None else None
-    if frames is not None and not (Path(frames).is_absolute() and is_file(Path(frames))):
-        problems.append(
-            f"benchmark.parity.frames: no file {frames} - expected labelled frames (extxyz) - check the path"
-        )
+    problems += _parity_frames(frames) if frames is not None else []
     diffusion = asked.diffusion
     if diffusion is not None and diffusion.bayesian and not has_module("kinisi", None):
         problems.append(

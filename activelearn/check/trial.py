@@ -283,9 +283,9 @@ def _identity(what: Reference, slot: Slot, where: str | None = None) -> dict[str
         return fingerprint(what, slot, where)
     except EngineError as error:
         said = str(error).splitlines()[0]
-        mend = f"try: {what.command}" if what.command is not None else f"see its log: {slot.logs}"
+        advice = f"try: {what.command}" if what.command is not None else f"see its log: {slot.logs}"
         raise Unfit(
-            f"{where or what.where}: {what.name}: {said} - expected it to start and report its version - {mend}"
+            f"{where or what.where}: {what.name}: {said} - expected it to start and report its version - {advice}"
         ) from error
 
 

@@ -278,10 +278,10 @@ def _want_cells(glass: Glass, n_atoms: int) -> None:
     wrong = [f"x = {x:g} ({n} atoms)" for x, n in found.items() if not packing.is_near(n, n_atoms)]
     if wrong:
         right = ",".join(f"{x:g}" for x, n in found.items() if packing.is_near(n, n_atoms))
-        mend = f", or add --x {right}" if right else ""
+        advice = f", or add --x {right}" if right else ""
         raise ConfigError(
             f"--atoms {n_atoms}: the nearest cells with exact stoichiometry are far from it at {', '.join(wrong)} - "
-            f"expected a number that suits every x - use --atoms {math.lcm(*sizes.values())}{mend}, or leave out "
+            f"expected a number that suits every x - use --atoms {math.lcm(*sizes.values())}{advice}, or leave out "
             "--atoms (each x then has its own number)"
         )
 

@@ -6,6 +6,7 @@ name as well, and are validated by the class that the property names.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Annotated, Any, Final, Literal
 
@@ -17,6 +18,7 @@ from pydantic import (
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
+    ValidationInfo,
     create_model,
     field_validator,
     model_validator,
@@ -28,7 +30,16 @@ from activelearn.config.bounds import of
 from activelearn.config.glass import Dynamics
 from activelearn.config.labelling import Label
 from activelearn.config.paths import FilePath, StructurePath
-from activelearn.config.section import Element, ForceLeft, Name, Section, Share, Temperature
+from activelearn.config.section import (
+    Element,
+    ForceLeft,
+    Name,
+    Section,
+    Share,
+    Temperature,
+    is_sealed,
+    want_different,
+)
 from activelearn.errors import ConfigError
 from activelearn.plugins import Group
 
@@ -151,13 +162,15 @@ class BulkModulus(Section):
     def _are_small(cls, strains: tuple[float, ...]) -> tuple[float, ...]:
         if len(set(strains)) < 3 or any(abs(s) > 0.05 for s in strains):
             raise ValueError(f"strains {list(strains)} - expected three or more different values within +-0.05")
+        if max(strains) - min(strains) < 1.0e-3:
+            raise ValueError(f"strains {list(strains)} - expected a range of 0.001 or more, since small ones are noise")
         return strains
 
 
 class Elastic(Section):
     """C_ij from six strains, relaxed positions; B, G, E and nu by Hill."""
 
-    strain: Annotated[float, of("elastic strain")] = Field(default=0.005, gt=0.0, le=0.02)
+    strain: Annotated[float, of("elastic strain")] = Field(default=0.005, ge=1.0e-4, le=0.02)
     fmax: ForceLeft = Field(
         default=0.001,
         description="Force convergence criterion (eV/Å). Small strains excite small forces: at 0.01 a metallic "
@@ -187,6 +200,20 @@ class Diffusion(Section):
     def duration_ps(self, temperature_K: float) -> float:
         """Return the length of a run at a temperature, ps."""
         return max([self.ps, *(ps for below, ps in self.ps_below.items() if temperature_K < below)])
+
+    @model_validator(mode="after")
+    def _check(self, info: ValidationInfo) -> Diffusion:
+        if is_sealed(info):
+            return self
+        want_different("temperatures_K", self.temperatures_K)
+        first, last = (share * (self.n_frames - 1) for share in self.window)
+        n = max(0, math.floor(last + 1.0e-9) - max(1, math.ceil(first - 1.0e-9)) + 1)
+        if n < 3:
+            raise ValueError(
+                f"window {list(self.window)} holds {n} of {self.n_frames} frames - expected [from, to] in shares of "
+                "the run, with three frames or more between them"
+            )
+        return self
 
 
 class Network(Section):

@@ -147,9 +147,9 @@ def _read(path: Path, size: int, modified_ns: int) -> Frozen | None:  # noqa: AR
 
 def _of_graph(path: Path) -> Frozen | None:
     """Return the metadata in the constants of a TensorFlow graph."""
-    wanted = (_TYPE_MAP, _RCUT, _SEL, _TRAINED_BY, _KIND)
+    requested = (_TYPE_MAP, _RCUT, _SEL, _TRAINED_BY, _KIND)
     nodes = _fields(memoryview(path.read_bytes()))
-    found = {name: _value(node) for name, node in _named(nodes) if name in wanted}
+    found = {name: _value(node) for name, node in _named(nodes) if name in requested}
     if _TYPE_MAP not in found:
         return None
     type_map = tuple(found[_TYPE_MAP][0].decode().split())

@@ -19,7 +19,7 @@ import numpy as np
 
 from activelearn.errors import ConfigError
 from activelearn.exchange.reads import Read, from_atoms, source
-from activelearn.exchange.texts import opened
+from activelearn.structures import opened
 
 #: VASP's default if NELM is not in the file.
 NELM: Final = 60

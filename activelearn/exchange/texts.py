@@ -1,21 +1,19 @@
-"""Opening text files of other codes, compressed or not, and checks for incomplete steps."""
+"""Text files of other codes: checks for incomplete steps."""
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import itertools
-import lzma
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from activelearn.errors import ConfigError
+from activelearn.structures import opened
 
 Floats = NDArray[np.float64]
 
@@ -26,13 +24,6 @@ TEARS: Final = (ArithmeticError, AssertionError, AttributeError, LookupError, OS
 _DECIMAL: Final = re.compile(r"-?\d*\.\d+(?:[eE][+-]?\d+)?(?![\w.*])")
 #: Relative tolerance of equal components of a printed stress, which may differ in the last of six digits or so.
 _LAST_DIGIT, _ROUNDING = 2.0e-6, 1.0e-3
-_OPENERS: Final[dict[str, Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-
-
-def opened(path: Path) -> IO[str]:
-    """Open a text file, which may end with .gz, .bz2 or .xz; bytes that are not text are replaced, a BOM is skipped."""
-    found: IO[str] = _OPENERS.get(path.suffix.lower(), open)(path, "rt", encoding="utf-8-sig", errors="replace")
-    return found
 
 
 @contextmanager

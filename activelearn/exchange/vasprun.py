@@ -16,8 +16,9 @@ import numpy as np
 from activelearn.errors import ConfigError
 from activelearn.exchange.outcar import NELM
 from activelearn.exchange.reads import Read, source
-from activelearn.exchange.texts import TORN, Floats, number, opened
+from activelearn.exchange.texts import TORN, Floats, number
 from activelearn.frames import Frames, make_origin
+from activelearn.structures import opened
 from activelearn.units import EV_PER_A3_IN_GPA
 
 if TYPE_CHECKING:

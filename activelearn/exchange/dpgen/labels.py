@@ -78,7 +78,7 @@ def sources_of(given: DpgenFolder, report: DpgenReport) -> list[LabelSource]:
 
 def _systems(path: Path) -> list[LabelSource]:
     """Return the deepmd systems in a folder, or the folder if it is one."""
-    return [LabelSource(system, "deepmd") for system in systems_in(path)]
+    return [LabelSource(system, "deepmd") for system in systems_in(path)] if path.is_dir() else []
 
 
 def _is_whole(gathered: list[LabelSource]) -> bool:

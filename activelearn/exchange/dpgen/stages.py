@@ -145,13 +145,13 @@ def _reason(job: Mapping[str, Any]) -> str | None:
     ensemble = alias(job, "ensemble", "ens")
     if ensemble not in ENSEMBLES:
         return f"ensemble {ensemble} - expected one of {', '.join(ENSEMBLES)}"
-    wanted = {
+    required = {
         "temps": alias(job, "temps", "Ts"),
         "nsteps": job.get("nsteps"),
         "trj_freq": alias(job, "trj_freq", "t_freq", "traj_freq"),
         "press": alias(job, "press", "Ps") if ENSEMBLES[ensemble].startswith("npt") else True,
     }
-    lacking = [key for key, value in wanted.items() if not value]
+    lacking = [key for key, value in required.items() if not value]
     return f"without {', '.join(lacking)}" if lacking else None
 
 

@@ -94,9 +94,9 @@ def starts_of(given: DpgenFolder, systems: Sequence[int], report: DpgenReport) -
 def _files(given: DpgenFolder, patterns: Any) -> list[Path]:  # noqa: ANN401 - raw JSON
     prefix = str(given.param.get("sys_configs_prefix", ""))
     names = [patterns] if isinstance(patterns, str) else patterns
-    wanted = [Path(prefix).expanduser() / str(name) for name in names]
+    requested = [Path(prefix).expanduser() / str(name) for name in names]
     # The folder of the run is no pattern, even where its name has brackets.
-    found = [sorted(glob.glob(str(pattern), root_dir=given.folder)) for pattern in wanted]  # noqa: PTH207 - also absolute
+    found = [sorted(glob.glob(str(pattern), root_dir=given.folder)) for pattern in requested]  # noqa: PTH207 - also absolute
     return [given.folder / path for paths in found for path in paths]
 
 

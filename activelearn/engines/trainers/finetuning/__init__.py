@@ -25,6 +25,7 @@ from activelearn.engines.trainers.finetuning.checkpoints import Foundation
 from activelearn.engines.trainers.finetuning.settings import FineTuned, Replay
 from activelearn.errors import ConfigError, EngineError
 from activelearn.frames import Frames, npz_bytes, pack
+from activelearn.structures import read_structures
 
 log = logging.getLogger(__name__)
 F = TypeVar("F", bound=FineTuned)
@@ -321,15 +322,12 @@ def _strangers(replay: Replay, unknown: Sequence[str]) -> str:
 
 def _images(replay: Replay, index: str) -> list[Any]:
     """Return structures of the file of a replay."""
-    from ase.io import read
-
     path, where = Path(replay.file), "train.replay.file"
     if not is_file(path):
         raise ConfigError(f"{where}: no file {path} - expected structures that ASE reads - check the path")
     try:
-        found = read(path, index=index)
+        return read_structures(path, index)
     except Exception as error:  # of any format, any
         said = f"{type(error).__name__}: {error}".splitlines()[0]
         what = f"{path.name} cannot be read ({said})"
         raise ConfigError(f"{where}: {what} - expected structures that ASE reads - convert it") from error
-    return found if isinstance(found, list) else [found]
