@@ -142,6 +142,7 @@ def test_the_bill_of_a_recorded_study_beside_what_it_took(tmp_path):
     assert model.Mflop == pytest.approx(cost.network_Mflop(campaign))
 
 
+@pytest.mark.engines
 def test_try_measures_the_speed_and_a_run_then_takes_as_long(tmp_path):
     """The whole of it in real: EMT by ASE, a pair style by LAMMPS; times vary with what else the machine does."""
     potentials = [
@@ -153,7 +154,7 @@ def test_try_measures_the_speed_and_a_run_then_takes_as_long(tmp_path):
             "lammps": {"pair_style": "lj/cut 6.0", "pair_coeff": ["* * 0.4 2.3"], "elements": ["Cu"]},
         },
     ]
-    segments = [{"name": "glass", "temperature_K": 300, "ps": 3.0, "is_analysed": True}]
+    segments = [{"name": "glass", "temperature_K": 300, "ps": 1.0, "is_analysed": True}]
     glass = {"series": COPPER, "n_atoms": 108, "n_replicas": 1, "segments": segments}
     asked = {"network": None, "coordination": False, "free_volume": False}
     path = study_file(tmp_path, potentials=potentials, glass=glass, benchmark=asked)
@@ -170,12 +171,8 @@ def test_try_measures_the_speed_and_a_run_then_takes_as_long(tmp_path):
     assert done.returncode == 0, done.stderr
     store = StudyStore.open(tmp_path / "s")
     took = {one.potential: one.seconds for one in glasses_of(store)}
-    for name, seconds in took.items():  # LAMMPS starts, too
-        assert 0.1 * seconds < 3000 * 108 * each[name] + (1.0 if name == "LJ" else 0.0) < 10.0 * seconds, (
-            name,
-            took,
-            each,
-        )
+    assert 0.1 * took["EMT"] < 1000 * 108 * each["EMT"] < 10.0 * took["EMT"], (took, each)
+    assert 0.0 < 1000 * 108 * each["LJ"] < 10.0 * took["LJ"], "most of it is the start of LAMMPS"
     done = in_process("check", path, "--plan", *options)
     lines = done.stdout.splitlines()
     assert line(lines, "glass EMT")[-2:] == [duration(took["EMT"], 1), "measured"]

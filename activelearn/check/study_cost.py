@@ -84,7 +84,7 @@ class StudyItem:
 
 
 @dataclass(frozen=True)
-class _Work:
+class _Share:
     """What a property takes with one potential: of each of its tasks the evaluations and the atoms."""
 
     n_tasks: float
@@ -95,7 +95,7 @@ class _Work:
 
 
 #: What a property takes with each potential.
-_OfPotential = Callable[[Potential], _Work]
+_OfPotential = Callable[[Potential], _Share]
 
 
 def study_lines(
@@ -160,7 +160,7 @@ class _Bill:
         for potential in self.study.potentials if self.study.glass is not None else ():
             works = list(self._melted(potential))
             n, speed = sum(round(one.n_tasks) for one in works), self.speeds[potential.name]
-            relaxed = [_Work(one.n_tasks, 0, self.study.melt_quench.relax.max_steps, one.n_atoms) for one in works]
+            relaxed = [_Share(one.n_tasks, 0, self.study.melt_quench.relax.max_steps, one.n_atoms) for one in works]
             yield StudyItem(
                 f"packing {potential.name}", n, 0, self._seconds(speed, relaxed), speed.source, is_bound=True
             )
@@ -170,7 +170,7 @@ class _Bill:
             source = MEASURED if potential.name in self.made else speed.source
             yield StudyItem(f"glass {potential.name}", n, sum(one.n_steps for one in works), seconds, source)
 
-    def _melted(self, potential: Potential) -> Iterator[_Work]:
+    def _melted(self, potential: Potential) -> Iterator[_Share]:
         glass = self.study.melt_quench
         rates = glass.cooling_rates_K_per_ps or (None,)
         for composition in glass.compositions:
@@ -179,7 +179,7 @@ class _Bill:
             for rate in rates:
                 segments = (*glass.schedule(rate), *pore)
                 n_steps, n = potential_speeds.evaluations(potential, glass.dynamics, segments)
-                yield _Work(glass.n_replicas, glass.n_replicas * n_steps, n, size)
+                yield _Share(glass.n_replicas, glass.n_replicas * n_steps, n, size)
 
     def properties(self) -> Iterator[StudyItem]:
         """Yield what is measured: a task of each glass, crystal or piece of frames; of diffusion the steps, too."""
@@ -231,24 +231,24 @@ class _Bill:
         n, size = self._n_glasses(), self.n_atoms
         if isinstance(settings, Crystals | Reactions):
             sizes = [_n_atoms_of(one, settings.min_height_A) for one in settings.seeds]
-            relaxed = _Work(len(sizes), 0, settings.max_steps, sum(sizes) / max(len(sizes), 1), is_bound=True)
+            relaxed = _Share(len(sizes), 0, settings.max_steps, sum(sizes) / max(len(sizes), 1), is_bound=True)
             return lambda _: relaxed
         if isinstance(settings, Parity):
             n_chunks = ceil(settings.max_frames / CHUNK)
             size_of_first = _first_n_atoms(str(settings.frames))
-            frames = _Work(n_chunks, 0, settings.max_frames / n_chunks, size_of_first, is_bound=True)
+            frames = _Share(n_chunks, 0, settings.max_frames / n_chunks, size_of_first, is_bound=True)
             return lambda _: frames
         if isinstance(settings, ForceError):
-            return lambda _: _Work(n * settings.n_frames, 0, 1.0, size)
+            return lambda _: _Share(n * settings.n_frames, 0, 1.0, size)
         if isinstance(settings, Elastic):
-            return lambda _: _Work(n, 0, _N_ELASTIC * settings.max_steps, size, is_bound=True)
+            return lambda _: _Share(n, 0, _N_ELASTIC * settings.max_steps, size, is_bound=True)
         if isinstance(settings, BulkModulus) and settings.temperature_K is None:
-            return lambda _: _Work(n, 0, (1 + len(settings.strains)) * settings.max_steps, size, is_bound=True)
+            return lambda _: _Share(n, 0, (1 + len(settings.strains)) * settings.max_steps, size, is_bound=True)
         if isinstance(settings, BulkModulus | Diffusion):
             return partial(self._dynamics, settings)
         return None
 
-    def _dynamics(self, settings: BulkModulus | Diffusion, potential: Potential) -> _Work:
+    def _dynamics(self, settings: BulkModulus | Diffusion, potential: Potential) -> _Share:
         """Return the runs of a property with a potential: of each glass one per temperature, or per strain."""
         assert self.study.benchmark is not None
         if isinstance(settings, Diffusion):
@@ -261,10 +261,10 @@ class _Bill:
         segments = [Segment(name="run", temperature_K=T, ps=ps) for *both, T in runs for ps in both]
         n_steps, evaluations = potential_speeds.evaluations(potential, self.study.benchmark.dynamics, segments)
         each = self._n_glasses() / max(n_tasks, 1)
-        return _Work(n_tasks, self._n_glasses() * n_steps, evaluations * each, self.n_atoms)
+        return _Share(n_tasks, self._n_glasses() * n_steps, evaluations * each, self.n_atoms)
 
     @staticmethod
-    def _seconds(speed: Speed, works: Sequence[_Work]) -> float:
+    def _seconds(speed: Speed, works: Sequence[_Share]) -> float:
         return sum(one.n_tasks * speed.seconds(one.evaluations, one.n_atoms) for one in works)
 
     def _start_s(self, potential: Potential, n_tasks: int) -> float:
