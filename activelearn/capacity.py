@@ -140,14 +140,14 @@ def problems(campaign: Campaign, store: Store) -> list[str]:
     return [
         f"systems: {system.name} has more neighbours within {capacity.rcut:g} Å than sel holds ({lacks}), and {fixed} "
         "- expected systems that the models can learn (the labels of this one would be refused) - leave it out, or "
-        f"{anew(campaign, store)}{without}"
+        f"{new_campaign(campaign, store)}{without}"
         for system in added_systems(campaign, store)
         for capacity in geometry.capacities(campaign.train, campaign.type_map, sel)
         if (lacks := capacity.lacks(needed(campaign, system, capacity)))
     ]
 
 
-def anew(campaign: Campaign, store: Store) -> str:
+def new_campaign(campaign: Campaign, store: Store) -> str:
     """Return how to start another campaign that has room, with the labels of this one."""
     ledger = store.ledger_of(campaign)
     return (

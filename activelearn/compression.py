@@ -28,10 +28,6 @@ from activelearn.store import Store
 from activelearn.units import duration
 
 log = logging.getLogger(__name__)
-#: Multiply-adds (millions) of a plain network in LAMMPS that take a µs on the core whose times `Faster` has.
-MFLOP_PER_US: Final = 3.3e-3
-#: No network was found to take less than this share of its time when compressed.
-LEAST_SHARE: Final = 0.25
 #: The saving must be at least this multiple of the cost: the estimate is off by up to this factor for small networks.
 MARGIN: Final = 2.0
 #: The two forms are the same model if no force component differs by more than this share of select.f_lo: the standard
@@ -105,7 +101,7 @@ def Mflop(campaign: Campaign, sel: Room) -> float | None:
     if not trainer.compresses(train):
         return None
     plain, faster = trainer.Mflop(train, sel), trainer.faster(train, sel)
-    return None if plain is None or faster is None else max(LEAST_SHARE * plain, plain - faster.saved_us * MFLOP_PER_US)
+    return None if plain is None or faster is None else faster.Mflop(plain)
 
 
 def evaluated_atoms(campaign: Campaign, stage: Stage, n_atoms: float | None = None) -> float:
@@ -142,7 +138,10 @@ def said(campaign: Campaign, sel: Room, n_atoms: float | None = None) -> str | N
     if last is None:
         return "explores with plain models: it is not known what compressed ones would save (train.compress: auto)"
     if first is None:
-        return f"explores with plain models: compressed ones would save {last} (train.compress: auto)"
+        return (
+            f"explores with plain models: compressed ones would save {last}, not {MARGIN:g} times as much "
+            "(train.compress: auto)"
+        )
     since = "" if first == 0 else f" from stage {stages[first].name} on"
     return f"explores with compressed models{since}: they save {last} (train.compress: auto){size}"
 

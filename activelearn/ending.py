@@ -32,26 +32,26 @@ def verdict(store: Store) -> End | None:
     last, selection = records[-1], records[-1].selection
     settings = store.latest_campaign()
     again = _again(last.index, settings)
-    is_asked_anew = _is_asked_anew(store, last.index, settings)
+    is_reopened = _is_reopened(store, last.index, settings)
     is_changed = _is_changed(store, last.index, settings)
-    if selection.is_converged and not is_asked_anew:
+    if selection.is_converged and not is_reopened:
         return _end(store, records, selection, selection.why, exit_code=0)
     if _is_stuck(selection) and not is_changed:
         return _end(store, records, selection, f"{selection.why} - change explore.stages{again}")
     has_learnt = last.ensemble.trained_in == last.index
     is_same_training = store.campaign(last.index).train.trains_like(settings.train)
-    if selection.learnt_nothing and not has_learnt and is_same_training and not is_asked_anew:
+    if selection.learnt_nothing and not has_learnt and is_same_training and not is_reopened:
         return _end(store, records, selection, _unlearnt(last, selection, settings))
     if (rescues := _rescues_in_a_row(store, records, settings)) > settings.select.rescue.max_in_a_row:
         return _end(store, records, selection, _hopeless(selection, rescues, settings, again))
     is_last = {stage.name for stage in settings.explore.stages} == set(selection.stages)
-    if selection.is_bounded and is_last and not is_asked_anew:
+    if selection.is_bounded and is_last and not is_reopened:
         return _end(store, records, selection, _stage_bound(selection, store.campaign(last.index), again))
     if selection.is_inaccurate and not has_learnt and not is_changed:
         return _end(store, records, selection, _inaccurate(selection, settings, again))
     if last.index >= settings.stop.max_iterations:
         sealed_to = store.campaign(last.index)
-        return _end(store, records, selection, _bound(selection, sealed_to, last.index, is_asked_anew=is_asked_anew))
+        return _end(store, records, selection, _bound(selection, sealed_to, last.index, is_reopened=is_reopened))
     return None
 
 
@@ -83,7 +83,7 @@ def _is_stuck(selection: Selection) -> bool:
     return bool(selection.unexplored_stages) and is_idle
 
 
-def _is_asked_anew(store: Store, last: int, latest: Campaign) -> bool:
+def _is_reopened(store: Store, last: int, latest: Campaign) -> bool:
     """Return whether the verdict of iteration `last` is void for the latest campaign: other region, end or data."""
 
     def question(campaign: Campaign) -> tuple[object, ...]:
@@ -119,13 +119,13 @@ def _unlearnt(last: Iteration, selection: Selection, settings: Campaign) -> str:
     return f"{selection.why}{_problems(last)}{also}, and run again with --accept-changes"
 
 
-def _bound(selection: Selection, settings: Campaign, n: int, *, is_asked_anew: bool = False) -> str:
+def _bound(selection: Selection, settings: Campaign, n: int, *, is_reopened: bool = False) -> str:
     c = selection.judged
     failed = f"{c.failed} failed frames ({100 * c.share('failed'):.1f} %)"
     outside = f"; {c.out_of_region} more were out of the region" if c.out_of_region else ""
     pooled = f", {selection.n_pooled} passes of one ensemble together" if selection.n_pooled > 1 else ""
     loud = select.held_back(selection, settings)
-    if is_asked_anew:  # what held it back then may be no bound any more
+    if is_reopened:  # what held it back then may be no bound any more
         loud = ["changed settings, by which no pass has been judged yet"]
     held_back = f"; held back by {'; '.join(loud)}" if loud else ""
     return (
@@ -180,7 +180,7 @@ def _without_room(store: Store, records: Sequence[Iteration]) -> str:
         return ""
     return (
         f"; no further pass can help with the added systems, of which {n} labels were refused: they have "
-        f"{geometry.NO_ROOM}, and it is fixed - for them, {capacity.anew(store.latest_campaign(), store)}"
+        f"{geometry.NO_ROOM}, and it is fixed - for them, {capacity.new_campaign(store.latest_campaign(), store)}"
     )
 
 

@@ -246,7 +246,7 @@ def _held_out_errors(ensemble: Ensemble) -> list[str]:
 def _learnt(final: FinalChoice) -> list[str]:
     """Return what is known of how well the models were trained, in lines of the card."""
     found = list(final.said)
-    if not final.is_trained_anew or final.is_of_loop:
+    if not final.is_from_scratch or final.is_of_loop:
         found += learning.problems_of(final.ensemble)
     if not learning.is_judged(final.ensemble):
         found.append(
@@ -279,8 +279,8 @@ def model_card(store: Store, final: FinalChoice, iterations: list[Iteration]) ->
     f_lo, f_hi = select.last_window(campaign, store)
     window = f"{f_lo:g} to {f_hi:g} eV/Å"
     engine = f"{reference['calculator']} {reference['version']}, functional {reference['functional']}"
-    is_anew = final.is_trained_anew and not final.is_of_loop
-    learnt = last.labelling if is_anew else iterations[ensemble.trained_in].labelling
+    is_new = final.is_from_scratch and not final.is_of_loop
+    learnt = last.labelling if is_new else iterations[ensemble.trained_in].labelling
     deterministic = campaign.label.reference.deterministic
     dispersion = "included" if reference["includes_dispersion"] else "not included"
     lines = [

@@ -27,7 +27,7 @@ class FinalChoice:
         Those that are exported and used for glasses and benchmarks.
     is_of_loop
         Whether they are the last ensemble of the loop although others were trained from scratch.
-    is_trained_anew
+    is_from_scratch
         Whether others were trained from scratch at all.
     said
         Result of the comparison, and the problems of a training that was too short; empty without one.
@@ -37,7 +37,7 @@ class FinalChoice:
 
     ensemble: Ensemble
     is_of_loop: bool = False
-    is_trained_anew: bool = False
+    is_from_scratch: bool = False
     said: tuple[str, ...] = ()
     is_worse: bool = False
 
@@ -62,15 +62,15 @@ def chosen(store: Store, iteration: int) -> FinalChoice:
             "again with --accept-changes; or use the others with final.keep: trained (they are not trained again)"
         )
         said = f"{comparison}; the models of iteration {loop.trained_in} are kept - {what_to_do}"
-        return FinalChoice(kept, is_of_loop=True, is_trained_anew=True, said=(said,), is_worse=True)
+        return FinalChoice(kept, is_of_loop=True, is_from_scratch=True, said=(said,), is_worse=True)
     said = f"{comparison}; the final models are kept{' nevertheless' if is_worse else ''}"
     problems = _problems(final, iteration)
-    return FinalChoice(final, is_trained_anew=True, said=(said, *problems), is_worse=is_worse)
+    return FinalChoice(final, is_from_scratch=True, said=(said, *problems), is_worse=is_worse)
 
 
 def _problems(final: Ensemble, iteration: int) -> list[str]:
-    anew = final.model_copy(update={"trained_in": iteration})
-    return [f"final models: {line}" for line in problems_of(anew, steps="final.n_steps")]
+    trained = final.model_copy(update={"trained_in": iteration})
+    return [f"final models: {line}" for line in problems_of(trained, steps="final.n_steps")]
 
 
 def compared(final: Sequence[Member], loop: Sequence[Member], trained_in: int) -> tuple[str, bool]:

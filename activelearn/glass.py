@@ -213,15 +213,15 @@ def with_pore(frame: Frames, diameter_A: float, composition: Composition, glass:
     away -= np.round(away)
     distance = np.linalg.norm(away @ frame.cell[0], axis=1)
     symbols = np.array(frame.symbols)
-    wanted = unit_of(composition, glass)
+    unit = unit_of(composition, glass)
     kept = distance > diameter_A / 2.0
-    n_units = min((int((symbols[kept] == element).sum()) // n for element, n in wanted.items()), default=0)
+    n_units = min((int((symbols[kept] == element).sum()) // n for element, n in unit.items()), default=0)
     if n_units == 0 or diameter_A >= 2.0 * distance.max():
         raise ConfigError(
             f"glass.pore.diameter_A: {diameter_A:g} Å leaves nothing of {frame.formula} - expected a smaller pore, or "
             "more atoms"
         )
-    for element, n in wanted.items():
+    for element, n in unit.items():
         candidates = np.flatnonzero(kept & (symbols == element))
         surplus = len(candidates) - n_units * n
         nearest = candidates[np.argsort(distance[candidates], kind="stable")]
@@ -299,12 +299,12 @@ def _record(
     )
     folder = store.station_folder(GLASS, ONCE)
     if end is not None:
-        _publish_anew(folder / f"{name}.extxyz", _extxyz(end, made))
+        _replace(folder / f"{name}.extxyz", _extxyz(end, made))
     publish(folder / f"{name}-thermo.csv", _thermo_csv(path))
     return made
 
 
-def _publish_anew(path: Path, content: bytes) -> None:
+def _replace(path: Path, content: bytes) -> None:
     """Publish a file that is derived from products; a file of an older version lacks stamps of this one."""
     if not publish(path, content) and path.read_bytes() != content:
         path.unlink()

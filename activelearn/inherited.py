@@ -104,7 +104,7 @@ def from_ledger(campaign: Campaign, store: Store, iteration: int, own: Sequence[
     if not campaign.initial.from_ledger:
         return Inherited()
     store.ledger.refresh()
-    references = wanted_references(campaign, store.ledger, store.fingerprint(iteration)["sha256"])
+    references = requested_references(campaign, store.ledger, store.fingerprint(iteration)["sha256"])
     known = store.ledger.references()
     found = Inherited(identities={sha: known[sha] for sha in references if sha in known})
     held = geometry.capacities(campaign.train, campaign.type_map, store.sel())
@@ -129,7 +129,7 @@ def from_ledger(campaign: Campaign, store: Store, iteration: int, own: Sequence[
     return found
 
 
-def wanted_references(campaign: Campaign, ledger: Ledger, own: str | None) -> list[str]:
+def requested_references(campaign: Campaign, ledger: Ledger, own: str | None) -> list[str]:
     """Return the references whose labels join, the campaign's own first.
 
     Parameters
@@ -257,11 +257,11 @@ def offered(campaign: Campaign, ledger: Ledger, own: str | None) -> Offer:
     """
     if not campaign.initial.from_ledger:
         return NOTHING
-    references = wanted_references(campaign, ledger, own)
+    references = requested_references(campaign, ledger, own)
     whole = [entry for entry in ledger.entries() if entry.refused is None and entry.symbols]
     unknown = {symbols: set(symbols.split()) - set(campaign.type_map) for symbols in {e.symbols for e in whole}}
-    wanted = [entry for entry in whole if entry.reference in references]
-    fit = [entry for entry in wanted if not unknown[entry.symbols]]
+    requested = [entry for entry in whole if entry.reference in references]
+    fit = [entry for entry in requested if not unknown[entry.symbols]]
     formulas = Counter(entry.formula for entry in fit)
     trajectories = Counter((entry.formula, entry.symbols, entry.walk) for entry in fit)
     apart = Counter(formula for (formula, _, _), n in trajectories.items() if 2 * n <= formulas[formula])
@@ -270,7 +270,7 @@ def offered(campaign: Campaign, ledger: Ledger, own: str | None) -> Offer:
         counts=Counter(entry.reference for entry in whole),
         n=len(fit),
         n_without_virial=sum(not entry.has_virial for entry in fit),
-        lacking=tuple(sorted({element for entry in wanted for element in unknown[entry.symbols]})),
+        lacking=tuple(sorted({element for entry in requested for element in unknown[entry.symbols]})),
         has_held_out=any(n > 1 for n in apart.values()),
         frames=tuple(frame for e in _evenly(fit) if (frame := ledger.frame(e.key)) is not None),
     )

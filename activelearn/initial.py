@@ -28,15 +28,17 @@ def lacking(campaign: Campaign, offer: inherited.Offer) -> list[str]:
     there = f"initial.systems: there are none, and of the labels in {offer.ledger}"
     if offer.n < 2:
         why = f" (others have {', '.join(offer.lacking)}, which type_map lacks)" if offer.lacking else ""
-        wanted = "expected at least 2 of label.reference, or of those that initial.from_ledger names"
+        expected = "expected at least 2 of label.reference, or of those that initial.from_ledger names"
         see = f"see: activelearn labels list {typed(offer.ledger or '.')}"
-        return [f"{there} {offer.n or 'none'} can join{why} - {wanted} - {see}; to add more: activelearn labels import"]
+        return [
+            f"{there} {offer.n or 'none'} can join{why} - {expected} - {see}; to add more: activelearn labels import"
+        ]
     from_data = any(stage.start == "dataset" for stage in campaign.explore.stages)
     if from_data and not any(starts.is_fit(frame, campaign.min_height_A) for frame in offer.frames):
         least = f"{campaign.min_height_A:g} Å (initial.min_height_A, else the cutoff)"
-        wanted = f"expected cells with every perpendicular height at least {least}"
-        mend = "name explore.systems and leave out start: dataset, or lower the cutoff of the models"
-        return [f"{there} none is a start for walks - {wanted} - {mend}"]
+        expected = f"expected cells with every perpendicular height at least {least}"
+        advice = "name explore.systems and leave out start: dataset, or lower the cutoff of the models"
+        return [f"{there} none is a start for walks - {expected} - {advice}"]
     return []
 
 
@@ -218,8 +220,8 @@ def held_out_walks(system_of: Mapping[str, str], fraction: float, rng: np.random
     picked: set[str] = set()
     for system in dict.fromkeys(system_of.values()):
         names = [name for name in system_of if system_of[name] == system]
-        wanted = min(max(round(fraction * len(names)), 1), len(names) - 1)
-        picked.update(names[i] for i in rng.choice(len(names), size=wanted, replace=False))
+        n_picked = min(max(round(fraction * len(names)), 1), len(names) - 1)
+        picked.update(names[i] for i in rng.choice(len(names), size=n_picked, replace=False))
     return [name for name in system_of if name in picked]
 
 

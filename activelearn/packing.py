@@ -235,8 +235,8 @@ def molecule(formula: str, packed: Packed) -> Atoms | None:
             f"{where}: cannot be read ({type(error).__name__}: {error}) - expected an xyz file - fix it"
         ) from error
     assert isinstance(found, Atoms)
-    wanted, sha256 = _composition(formula), packed.sha256.get(formula)
-    if Counter(found.get_chemical_symbols()) != wanted:
+    expected, sha256 = _composition(formula), packed.sha256.get(formula)
+    if Counter(found.get_chemical_symbols()) != expected:
         raise ConfigError(
             f"{where}: holds {found.get_chemical_formula()} - expected {formula} - fix the file or the key"
         )

@@ -21,9 +21,9 @@ _PATH: Final = "path/"
 
 def systems_of(campaign: Campaign, store: Store, iteration: int) -> list[System]:
     """Return the systems that this iteration prepares: those that need it and that no earlier one has prepared."""
-    wanted = [system for system in campaign.systems if starts.wants_preparation(campaign, system)]
-    there = starts.prepared_keys(store) if wanted and iteration > 0 else ()
-    return [system for system in wanted if system.key not in there]
+    required = [system for system in campaign.systems if starts.wants_preparation(campaign, system)]
+    there = starts.prepared_keys(store) if required and iteration > 0 else ()
+    return [system for system in required if system.key not in there]
 
 
 def plan(campaign: Campaign, store: Store, iteration: int) -> list[Task]:

@@ -221,7 +221,7 @@ class Selection(Record):
 
     @property
     def judged(self) -> Counts:
-        """What the verdict is based on: the whole pass, or all passes that were judged with it."""
+        """The counts that the verdict is based on, of this pass or of all passes that were judged with it."""
         return Counts.total(cell.counts for cell in self.pooled or self.cells)
 
 
@@ -318,7 +318,7 @@ class Member(Record):
 
     @property
     def driver(self) -> str:
-        """The file that drives MD: the faster form, if there is one."""
+        """The file that drives MD, which is the compressed form if there is one."""
         return self.compressed or self.model
 
     @property
@@ -342,7 +342,7 @@ class Ensemble(Record):
 
     @property
     def drivers(self) -> tuple[str, ...]:
-        """The files that drive MD with the ensemble: the faster forms, if there are any."""
+        """The files that drive MD with the ensemble, which are the compressed forms if there are any."""
         return tuple(member.driver for member in self.members)
 
     @property
@@ -395,7 +395,7 @@ class Seconds(Record):
 
     @property
     def other(self) -> float:
-        """Wall time that is not engine time: bookkeeping, planning, reading, waiting."""
+        """Wall time that is not engine time (bookkeeping, planning, reading, waiting)."""
         return max(0.0, self.wall - self.engine)
 
 
@@ -494,7 +494,7 @@ class MadeGlass(Record):
 
     @property
     def stamp(self) -> str:
-        """The mark on its numbers in every table and figure; for one that died: where, and why."""
+        """The mark on its numbers in every table and figure, or where and why it died."""
         if not self.is_finished:
             return f"died in {self.ended}"
         is_as_it_was = self.melt is not None and self.melt.is_melted is False
@@ -513,7 +513,7 @@ class Glasses(Record):
 
     @property
     def lost(self) -> tuple[MadeGlass, ...]:
-        """Those that were not finished: nothing is measured on them."""
+        """Those that were not finished, on which nothing is measured."""
         return tuple(glass for glass in self.glasses if not glass.is_finished)
 
 

@@ -70,6 +70,5 @@ def run(
         for line in try_in(store, profile):
             log.warning("%s", line)
         end = loop.run_campaign(store, profile)
-    if line := page.at_end(where, profile):
-        log.info("%s", line)
+    page.log_at_end(where, profile)
     return end

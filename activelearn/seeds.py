@@ -136,10 +136,11 @@ class Seed(Section):
         there: Counter[str] = Counter()
         for site in self.sites:
             there[site.element] += site.multiplicity
-        wanted = Counter({element: n * self.formula_units for element, n in Formula(self.formula).count().items()})
-        if there != wanted:
+        expected = Counter({element: n * self.formula_units for element, n in Formula(self.formula).count().items()})
+        if there != expected:
             raise ValueError(
-                f"the sites hold {_counted(there)} - expected {_counted(wanted)} ({self.formula_units} {self.formula})"
+                f"the sites hold {_counted(there)} - expected {_counted(expected)} "
+                f"({self.formula_units} {self.formula})"
             )
         if there.total() != self.n_atoms:
             raise ValueError(f"the sites hold {there.total()} atoms - expected n_atoms = {self.n_atoms}")
@@ -203,9 +204,9 @@ class Seed(Section):
         from ase.neighborlist import neighbor_list
 
         density = float(Frames.from_ase(atoms).density[0])
-        wanted = self.checks.density_g_cm3
-        if abs(density - wanted) > DENSITY_TOLERANCE * wanted:
-            yield f"density {density:.4f} g/cm3 - expected {wanted:.4f}"
+        checked = self.checks.density_g_cm3
+        if abs(density - checked) > DENSITY_TOLERANCE * checked:
+            yield f"density {density:.4f} g/cm3 - expected {checked:.4f}"
         elements = np.array(atoms.get_chemical_symbols())
         first, second, distance = neighbor_list("ijd", atoms, max(self.checks.shortest_A.values()) + 0.5)
         for pair, length in self.checks.shortest_A.items():
@@ -493,7 +494,7 @@ def _read_file(path: Path) -> Atoms:
             "or extxyz - convert it, then run the same command again"
         ) from error
     _want_finite(atoms, path)
-    for wrong, what, wanted in (
+    for wrong, what, expected in (
         (len(atoms) == 0, "no atoms", "a crystal"),
         (atoms.cell.rank == 0, "no cell", "a crystal, or a molecule in a box of three lattice vectors"),
         (atoms.cell.rank < 3, "a cell without volume", "three independent lattice vectors"),
@@ -501,7 +502,7 @@ def _read_file(path: Path) -> Atoms:
         (_partly_occupied(atoms), "partly occupied sites", "an ordered model with every site full or empty"),
     ):
         if wrong:
-            raise ConfigError(f"{path}: {what} - expected {wanted} - fix the file, then run the same command again")
+            raise ConfigError(f"{path}: {what} - expected {expected} - fix the file, then run the same command again")
     return Atoms(atoms.get_chemical_symbols(), positions=atoms.get_positions(), cell=atoms.cell, pbc=True)
 
 

@@ -62,10 +62,10 @@ def supercell(system: System, cell: Frames, min_height_A: float) -> Frames:
     built = seeds.supercell(cell.to_ase()[0], repeats)
     lowest = float(seeds.heights(built.cell.array).min())
     if lowest < min_height_A:
-        wanted = seeds.factors_for_height(cell.cell[0], min_height_A)
+        required = seeds.factors_for_height(cell.cell[0], min_height_A)
         raise ConfigError(
             f"system {system.seed} {'x'.join(map(str, repeats))}: perpendicular height {lowest:.2f} Å - expected at "
-            f"least {min_height_A:g} Å (initial.min_height_A, else the cutoff) - use supercell: {list(wanted)}"
+            f"least {min_height_A:g} Å (initial.min_height_A, else the cutoff) - use supercell: {list(required)}"
         )
     return right_handed(Frames.from_ase([built]).without_labels())
 

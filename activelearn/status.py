@@ -74,7 +74,7 @@ def _final(store: Store, end: End | None) -> dict[str, Any] | None:
         return None
     found = final_models.chosen(store, end.iteration)
     return {
-        "kept": "trained" if found.is_trained_anew and not found.is_of_loop else "loop",
+        "kept": "trained" if found.is_from_scratch and not found.is_of_loop else "loop",
         "is_worse": found.is_worse,
         "said": list(found.said),
         "held_out": _dump(learning.mean_errors(found.ensemble.members)),

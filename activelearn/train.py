@@ -100,12 +100,12 @@ def _want_data(campaign: Campaign, store: Store) -> None:
     if labelling.dataset_frames == 0:
         reasons = ", ".join(f"{n} {reason}" for reason, n in labelling.refused.items()) or "the reference MD failed"
         too_full = labelling.refused.get(geometry.NO_ROOM, 0) > sum(labelling.refused.values()) / 2
-        mend = "fix initial, the reference or label.max_force and max_net_force"
+        advice = "fix initial, the reference or label.max_force and max_net_force"
         keys = " and ".join(shell.where for shell in trainer_of(campaign.train).shells(campaign.train))
-        mend = f"leave {keys} out, or raise it" if too_full else mend
+        advice = f"leave {keys} out, or raise it" if too_full else advice
         raise ConfigError(
-            f"label: no initial frame can be trained on ({reasons}) - expected at least one - {mend}, and start again "
-            f"with another --folder (with label.ledger: {store.folder / 'labels'} no label is computed twice)"
+            f"label: no initial frame can be trained on ({reasons}) - expected at least one - {advice}, and start "
+            f"again with another --folder (with label.ledger: {store.folder / 'labels'} no label is computed twice)"
         )
 
 
@@ -222,7 +222,7 @@ def _tries(campaign: Campaign, store: Store, station: str, task: Task) -> Path:
 Trial = tuple[int, TrainingRun, Path]
 
 
-def _anew(campaign: Campaign, task: Task, start: Path | None, folder: Path) -> Iterator[Trial]:
+def _from_scratch(campaign: Campaign, task: Task, start: Path | None, folder: Path) -> Iterator[Trial]:
     """Yield what is tried, in turn."""
     for attempt, training in enumerate(attempts(campaign, task, start), 1):
         place = folder / f"attempt-{attempt}"
@@ -262,7 +262,7 @@ def _trained(
     data = training_data(campaign, store, station, task.parameters["up_to"], slot)
     versions = trainer.versions(campaign.train, slot)
     start = store.model(task.inputs[0]) if task.parameters["warm"] else None
-    trials = _anew(campaign, task, start, folder)
+    trials = _from_scratch(campaign, task, start, folder)
     if slot.machine.checkpoints:
         trials = _resumed(campaign, task, start, _tries(campaign, store, station, task), slot)
     for attempt, training, place in trials:
@@ -306,14 +306,14 @@ def _is_finite(predicted: Sequence[Frames]) -> bool:
 
 def _diverged(campaign: Campaign, task: Task) -> ConfigError:
     """Return the error of a member that diverged at every learning rate: a retry would do the same."""
-    trainer, mend = trainer_of(campaign.train), "change the settings"
+    trainer, advice = trainer_of(campaign.train), "change the settings"
     where, times = "train", f"{MAX_ATTEMPTS} times"
     if trainer.learning_rate is not None:
-        where, mend = trainer.learning_rate, "lower it, choose float64"
+        where, advice = trainer.learning_rate, "lower it, choose float64"
         times += f", the last time from {SLOWER ** (MAX_ATTEMPTS - 1):g} of it"
     return ConfigError(
-        f"{where}: {task.id} diverged {times} - expected {trainer.stays} - {mend}, lower label.max_force if a label is "
-        "absurd, and start again with another --folder (with label.ledger no label is computed twice)"
+        f"{where}: {task.id} diverged {times} - expected {trainer.stays} - {advice}, lower label.max_force if a label "
+        "is absurd, and start again with another --folder (with label.ledger no label is computed twice)"
     )
 
 
@@ -416,13 +416,13 @@ def plan_final(campaign: Campaign, store: Store, iteration: int) -> list[Task]:
     """
     last, steps = store.result("train", iteration, Ensemble), campaign.final.n_steps
     is_compressed = _compresses(campaign)
-    anew: list[Task] = []
+    trained: list[Task] = []
     if steps is not None:
-        anew = _member_tasks(campaign, store, iteration, n_steps=steps, compress=is_compressed)
+        trained = _member_tasks(campaign, store, iteration, n_steps=steps, compress=is_compressed)
     if not is_compressed:
-        return anew
+        return trained
     name = "member" if steps is None else "of-loop"
-    return anew + [
+    return trained + [
         Task(id=f"{name}-{m.index}", kind="compress", parameters={"index": m.index}, inputs=(m.model,))
         for m in last.members
         if m.compressed is None and m.not_compressed is None
@@ -457,13 +457,13 @@ def gather_final(_: Campaign, store: Store, iteration: int) -> Ensemble:
     last = store.result("train", iteration, Ensemble)
     compressed = {member.index: member for member in _members(store, "final", iteration, "compress")}
     of_loop = tuple(compressed.get(member.index, member) for member in last.members)
-    anew = _members(store, "final", iteration)
+    trained = _members(store, "final", iteration)
     ready = last.model_copy(update={"iteration": iteration, "members": of_loop})
-    if not anew:
+    if not trained:
         return ready
-    if final_models.compared(anew, last.members, last.trained_in)[1]:
+    if final_models.compared(trained, last.members, last.trained_in)[1]:
         log.warning("final models are worse than those of iteration %d on the held-out frames", last.trained_in)
-    return ready.model_copy(update={"members": anew, "of_loop": of_loop})
+    return ready.model_copy(update={"members": trained, "of_loop": of_loop})
 
 
 FINAL_STATION = Station("final", plan_final, run_final, gather_final, phase="final", runs_models=True)

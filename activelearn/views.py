@@ -72,7 +72,7 @@ class CampaignView:
 
     @property
     def campaign(self) -> Campaign:
-        """The settings: the campaign as it was last accepted."""
+        """The settings of the campaign, as they were last accepted."""
         return self._store.latest_campaign()
 
     @property

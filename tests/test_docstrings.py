@@ -106,3 +106,14 @@ class Thing:
         "thing.py:6: half says no shape of b, no unit of b",
         "thing.py:17: Thing.method says no unit of return",
     ]
+
+
+def test_no_property_of_the_site_reads_as_a_type():
+    """Napoleon takes what is before a colon in the first line of a property for its type."""
+    for module in modules_of(PACKAGE):
+        if module.path not in {"records.py", "views.py", "frames.py"}:
+            continue
+        for name, function in public_functions(module):
+            if any(ast.unparse(one) == "property" for one in function.decorator_list):
+                first = (ast.get_docstring(function) or "").partition("\n")[0]
+                assert ": " not in first, f"{module.path}: {name}: {first}"

@@ -329,6 +329,28 @@ def test_an_input_file_of_abacus_is_read_as_dpgen_reads_it(tmp_path, monkeypatch
     assert (keys["vdw_method"], keys["vdw_abc"]) == ("d3_0", 0)
 
 
+def test_zeros_of_an_input_file_of_abacus_ask_for_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = folder_of(tmp_path, {**ABACUS, "user_fp_params": None, "fp_incar": "INPUT", "fp_orb_files": None})
+    zeros = "dft_plus_u 0\ndeepks_scf 0\nnoncolin 0\nlspinorb false\nefield_flag 0\nnelec 0.0\nkspacing 0.0\n"
+    (folder / "INPUT").write_text(f"INPUT_PARAMETERS\necutwfc 80\nsmearing_method fixed\nvdw_method none\n{zeros}")
+    done = in_process("import-dpgen", "old")
+    assert done.returncode == 0, done.stderr
+    found = load_campaign(tmp_path / "my.yaml").label.reference
+    assert (found.functional, found.includes_dispersion) == ("PBE", False)
+    assert found.settings(abacus.Abacus).kpoints == (1, 1, 1)
+
+
+def test_one_value_beside_lists_of_sections_of_cp2k_is_not_dropped_in_silence(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    kind = {"_": ["Cu"], "POTENTIAL": ["GTH-PBE-q11"], "BASIS_SET": ["DZVP-MOLOPT-SR-GTH"], "MAGNETIZATION": 2.0}
+    force = {**SECTIONS["FORCE_EVAL"], "SUBSYS": {"KIND": kind}}
+    folder_of(tmp_path, {**CP2K, "user_fp_params": {**SECTIONS, "FORCE_EVAL": force}})
+    done = in_process("import-dpgen", "old")
+    assert done.returncode == 2
+    assert "MAGNETIZATION is one value beside lists (_, POTENTIAL, BASIS_SET) - expected a list" in done.stderr
+
+
 def test_without_an_output_the_version_is_declared(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder_of(tmp_path, PWSCF, output=False)

@@ -307,6 +307,9 @@ def test_a_template_with_an_integrator_of_its_own_is_custom(tmp_path, monkeypatc
         ("fix mc all atom/swap 1 1 29494 300 types 1 2", "lines that no stage may have"),
         ("minimize 0 1e-3 100 100", "'minimize 0 1e-3 100 100', which no stage supports"),
         ("run 50", "which no stage supports"),
+        ("pair_style hybrid/overlay deepmd zbl 1 2", "expected pair_style deepmd, since DP-GEN puts its models there"),
+        ("change_box all x scale 1.1", "change_box all x scale 1.1 - expected change_box all triclinic"),
+        ('if "${TEMP} > 10" then "fix 9 all nve"', "which no stage supports"),
     ],
 )
 def test_a_template_that_does_more_is_left_out_and_told_why(tmp_path, monkeypatch, lines, said):
@@ -317,6 +320,33 @@ def test_a_template_that_does_more_is_left_out_and_told_why(tmp_path, monkeypatc
         line for line in printed.splitlines() if line.startswith("model_devi_jobs 1 left out: its template in.lmp")
     )
     assert said in line
+
+
+@pytest.mark.parametrize(("mass", "lines"), [("2.014", "mass 1 2.014"), ("63.5", "")])
+def test_masses_of_a_template_count_and_not_mass_map(tmp_path, monkeypatch, mass, lines):
+    values = {"V_ENS": ["nvt temp V_TEMP V_TEMP 0.1"], "V_TEMP": [300], "V_NSTEPS": [100]}
+    job = {"sys_idx": [0], "trj_freq": 5, "template": {"lmp": "in.lmp"}, "rev_mat": {"lmp": values}}
+    folder = dpgen_folder(tmp_path / "old", model_devi_jobs=[job], mass_map=[70.0])
+    (folder / "in.lmp").write_text(TEMPLATE.replace("LINES", "").replace("mass 1 63.5", f"mass 1 {mass}"))
+    monkeypatch.chdir(tmp_path)
+    done = in_process("import-dpgen", "old", "--reference", "emt", "--declare", EMT)
+    assert done.returncode == 0, done.stderr
+    assert [stage.lammps for stage in load_campaign(tmp_path / "my.yaml").explore.stages] == [lines]
+
+
+def test_more_windows_than_letters_are_stages_with_numbers(tmp_path, monkeypatch):
+    n = 30
+    lower = {str(k): round(0.1 + 0.001 * k, 3) for k in range(n)}
+    job = {**PARAM["model_devi_jobs"][0], "sys_idx": [f"0:{n}"]}
+    changes = {"model_devi_f_trust_lo": lower, "sys_configs": [["POSCAR-10"]] * n, "model_devi_jobs": [job]}
+    _, campaign = taken(tmp_path, monkeypatch, **changes)
+    assert [stage.name for stage in campaign.explore.stages] == [f"job-00-{k:03d}" for k in range(n)]
+    assert campaign.explore.stages[-1].f_lo == lower["29"]
+
+
+def test_a_batch_of_atoms_is_that_of_dpgen(tmp_path, monkeypatch):
+    _, campaign = taken(tmp_path, monkeypatch, init_batch_size="auto:64", sys_batch_size=["auto:64", "auto:64"])
+    assert campaign.train.batch_size == "auto:64"
 
 
 def test_nve_and_isotopes_become_lines_of_lammps_that_check_tries(tmp_path, monkeypatch):

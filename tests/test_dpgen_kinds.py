@@ -162,6 +162,30 @@ def _list(folder, text):
     (folder / "iter.000000" / "02.fp" / "candidate.shuffled.000.out").write_text(text)
 
 
+def _link(folder):
+    for name in ("walk-0", "walk-1"):
+        shutil.move(folder / "data" / "init" / name, folder / name)
+        (folder / "data" / "init" / name).symlink_to(folder / name)
+    (folder / "data" / "init" / "all").symlink_to(folder / "data")
+
+
+def _output(folder, system):
+    """Write the output of a task of a system, as a run with fp_style custom has it."""
+    import dpdata
+
+    task = folder / "iter.000000" / "02.fp" / f"task.{system}.000000"
+    write_system(folder / "made", rattled_copper(1, random_seed=51, repeat=(2, 2, 2)))
+    task.mkdir()
+    dpdata.LabeledSystem(str(folder / "made"), fmt="deepmd/npy").to("deepmd/hdf5", str(task / "out.hdf5"))
+    shutil.rmtree(folder / "made")
+
+
+def _half_written(folder):
+    data = folder / "iter.000000" / "02.fp" / "data.000"
+    shutil.rmtree(data / "set.000")
+    (data / "force.raw").unlink()
+
+
 #: What happened to a folder, and what is said; its nine labels come over all the same, if the last is true.
 HURT = {
     "as it is": (lambda f: _walk(f).write_text(ROW.format(step=2, f=0.2)), "frames of 1 of 1 (iteration, system)", 9),
@@ -216,6 +240,16 @@ HURT = {
         "iter.000000/02.fp/data.000.tar.gz: is packed, and labels in it are not taken - unpack it",
         6,
     ),
+    "systems are links": (_link, "9 labels of EMT (none) taken from 3 places", 9),
+    "one system was collected": (lambda f: _output(f, "001"), "1 of them from outputs that DP-GEN had not", 10),
+    "a collected system has outputs": (lambda f: _output(f, "000"), "9 labels of EMT (none) taken from 3 places", 9),
+    "a system was being written": (
+        lambda f: (_half_written(f), _output(f, "000")),
+        "1 of them from outputs that DP-GEN had not",
+        7,
+    ),
+    "a system was being written, and no output is left": (_half_written, "3 frames not taken: no forces", 6),
+    "the record is empty": (lambda f: (f / "record.dpgen").write_text(""), "9 labels of EMT (none) taken", 9),
     "iterations are elsewhere": (
         lambda f: (f / "record.dpgen").write_text("3 8\n"),
         "record.dpgen: iterations 1 to 3 are done, and not all are here",
@@ -242,6 +276,10 @@ def test_what_happened_to_a_folder_is_told_and_costs_no_label(tmp_path, monkeypa
         ({"mass_map": "heavy"}, "mass_map: expected auto, or one mass per element of type_map"),
         ({"model_devi_f_trust_lo": [0.1]}, "model_devi_f_trust_lo: none for system 1 - expected one for every system"),
         ({"model_devi_f_trust_hi": {"0": 0.3}}, "model_devi_f_trust_hi: none for system 1"),
+        ({"init_data_sys": "init"}, "init_data_sys: 'init' - expected a list"),
+        ({"model_devi_jobs": [{**JOB, "temps": 300}]}, "model_devi_jobs.temps: 300 - expected a list"),
+        ({"model_devi_jobs": [{**JOB, "ensemble": "npt"}]}, "(model_devi_jobs 0 left out: without press)"),
+        ({"default_training_param": {"use_smooth": True, "stop_batch": 9}}, "the flat form of DeePMD-kit 0.x"),
     ],
     ids=str,
 )
@@ -252,6 +290,22 @@ def test_lists_that_are_too_short_are_refused_by_their_key(tmp_path, monkeypatch
     assert done.returncode == 2
     assert said in done.stderr
     assert "param.json" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["old [1]", "ol*d ?", "größe 2"])
+def test_the_name_of_a_folder_is_no_pattern(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    dpgen_folder(tmp_path / name)
+    done = in_process("import-dpgen", name, "--reference", "emt", "--declare", EMT)
+    assert done.returncode == 0, done.stderr
+    assert [stage.systems for stage in load_campaign(tmp_path / "my.yaml").explore.stages] == [(0, 1), (0, 1, 2)]
+
+
+def test_labels_import_follows_links_too(tmp_path):
+    folder = dpgen_folder(tmp_path / "old")
+    n = sum(1 for _ in read_deepmd(folder / "data"))
+    _link(folder)
+    assert sum(1 for _ in read_deepmd(folder / "data")) == n
 
 
 def test_an_import_that_was_killed_at_its_end_is_finished_by_the_same_command(tmp_path, monkeypatch):

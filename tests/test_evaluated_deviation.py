@@ -58,6 +58,8 @@ def test_a_walk_publishes_the_deviation_of_each_atom_of_its_worst_kept_frame(und
     doubted = doubted_of(store, store.iterations())
     assert doubted.iteration == 2
     assert doubted.deviation.max() == pytest.approx(doubted.frame.origin["max_devi_f"][0], rel=1e-6)
+    assert doubted.symbols.tolist() == ["Cu"] * (n * doubted.frame.n_atoms), "a frame of each walk that kept any"
+    assert doubted.deviations.max() == doubted.deviation.max()
 
 
 class Doubles(DeePMD):

@@ -63,13 +63,15 @@ SPREAD = made.errors(0.1, mae=8.0, energy_rmse=10.0)
 #: Of every rule what passes its bound, and what does not.
 CASES = {
     "not_explored": (
-        made.of_campaign(*made.passes(0.1, stage="first"), end=made.end()),
-        made.of_campaign(*made.passes(0.1), end=made.end()),
+        made.of_campaign(
+            *made.passes(0.1, stage="first"), end=made.end(), campaign=made.stage_named("first", "warm", last=1)
+        ),
+        made.of_campaign(*made.passes(0.1), end=made.end(), campaign=made.stage_named("warm", last=1)),
     ),
     "walks_nowhere": (one_pass(walks=[*WALKS, *NOWHERE]), one_pass(walks=WALKS)),
     "rescued_in_a_row": (
-        made.of_campaign(*(made.record(k, made.selection(k, is_rescue=True)) for k in (1, 2))),
-        made.of_campaign(*(made.record(k, made.selection(k, is_rescue=k == 2)) for k in (1, 2))),
+        made.of_campaign(made.record(0), *(made.record(k, made.selection(k, is_rescue=True)) for k in (1, 2))),
+        made.of_campaign(made.record(0), *(made.record(k, made.selection(k, is_rescue=k == 2)) for k in (1, 2))),
     ),
     "candidates_flat": (
         made.of_campaign(*made.passes(9.0, 5.0, 4.9, 5.2)),
@@ -99,6 +101,7 @@ CASES = {
         made.of_campaign(accuracy=made.accuracy(audited=200, wrong=4)),
     ),
     "element_error": (made.of_campaign(residual=made.residual(0.3)), made.of_campaign(residual=made.residual(0.15))),
+    "element_deviation": (made.of_campaign(doubted=made.doubted(0.3)), made.of_campaign(doubted=made.doubted(0.15))),
     "composition_error": (
         compositions(**{**ALIKE, "Na4P2S6O": made.errors(0.3)}),
         compositions(**{**ALIKE, "Na4P2S6O": made.errors(0.15)}),

@@ -28,7 +28,7 @@ def machine_with(command=None, *, lammps=None, environment=None, queue=None, **p
         ("mpirun -n 32 vasp_std", 32, None),
         ("/opt/mpi/bin/mpiexec -np 4 lmp", 4, None),
         ("mpiexec.hydra -bind-to none -n 8 gpaw python", 8, None),
-        ("env OMP_NUM_THREADS=1 mpirun --np 2 x", 2, None),
+        ("env OMP_NUM_THREADS=1 mpirun --np 2 x", 2, 1),
         ("srun --ntasks=4 --cpus-per-task=2 lmp", 4, 2),
         ("srun -n4 -c 2 lmp", 4, 2),
         ("mpirun vasp_std", None, None),
@@ -66,6 +66,9 @@ def test_gpus_of_a_request(gres, n):
         ("mpirun -n 8 vasp_std", {"slots": 4}, "cpu.slots: 4 slots, .* 32 of the 16 .* - write slots: 2, or"),
         ("mpirun -n 8 vasp_std", {}, r"16 slots \(null: one for each CPU\), .* - write slots: 2, or"),
         ("srun -n 4 -c 4 vasp_std", {"slots": 2}, "takes 16 CPUs in each: 32 of the 16"),
+        ("env OMP_NUM_THREADS=4 mpirun -n 8 vasp_std", {"slots": 1}, "takes 32 CPUs, and a job has 16"),
+        ("mpirun -n 8 -genv OMP_NUM_THREADS 4 vasp_std", {"slots": 1}, "takes 32 CPUs, and a job has 16"),
+        ("mpirun -x OMP_NUM_THREADS=4 -np 8 vasp_std", {"slots": 1}, "takes 32 CPUs, and a job has 16"),
         (None, {"slots": 8, "environment": {"OMP_NUM_THREADS": "4"}}, "an engine with OMP_NUM_THREADS=4 takes 4 CPUs"),
         (None, {"slots": 20}, "cpu.slots: 20 slots, and at station .* an engine takes 1 CPU in each: 20 of the 16"),
         (

@@ -487,13 +487,13 @@ def test_a_campaign_of_3afdc58_is_exported_and_goes_on(tmp_path):
     text = (folder / "campaign" / "000.yaml").read_text().replace("max_iterations: 1", "max_iterations: 2")
     changed.write_text(text)
     first = Store.open(folder).result("label", 1, Labelling)
-    done = cli(*("run", changed, "--folder", folder, "--machine", machine, "--accept-changes"), cwd=tmp_path)
+    done = beside(*("run", changed, "--folder", folder, "--machine", machine, "--accept-changes"), cwd=tmp_path)
     assert done.returncode in {0, 3}, done.stderr
     store = Store.open(folder)
     assert [record.index for record in store.iterations()] == [0, 1, 2]
     assert store.result("label", 1, Labelling) == first
     assert format_of(folder) == format_of(folder / "labels") == FORMAT
-    again = cli("run", changed, "--folder", folder, "--machine", machine, cwd=tmp_path)
+    again = beside("run", changed, "--folder", folder, "--machine", machine, cwd=tmp_path)
     assert again.returncode == done.returncode
 
 

@@ -276,7 +276,7 @@ class TestFinalModelsThatAreWorse:
         store, _ = worse
         settings = store.latest_campaign()
         told = settings.model_copy(update={"final": settings.final.model_copy(update={"keep": "trained"})})
-        assert not ending._is_asked_anew(store, 1, told)
+        assert not ending._is_reopened(store, 1, told)
 
     def test_a_folder_of_an_older_version_keeps_what_it_trained(self, worse, tmp_path):
         """It has no second set, but the comparison is reported."""

@@ -415,7 +415,7 @@ def test_the_bound_names_stages_that_are_not_explored_yet(store, campaign):
 def test_changed_settings_at_the_last_iteration_are_what_holds_it_back(store, campaign):
     """Not a bound that was removed, and not nothing: the last pass had converged."""
     found = walk_pass(store, one_stage(campaign), 1, 0)
-    said = ending._bound(found, campaign, 1, is_asked_anew=True)
+    said = ending._bound(found, campaign, 1, is_reopened=True)
     assert said.startswith("not converged after 1 iteration (stop.max_iterations)")
     assert "; held back by changed settings, by which no pass has been judged yet; stages explored: cold" in said
 

@@ -61,14 +61,14 @@ def test_which_changes_reopen_a_converged_campaign(store, fingerprints, campaign
         name: getattr(campaign, name).model_copy(update=value) if isinstance(value, dict) else value
         for name, value in changes.items()
     }
-    assert is_asked_anew(store, campaign.model_copy(update=update)) is not same
+    assert is_reopened(store, campaign.model_copy(update=update)) is not same
 
 
-def is_asked_anew(store, changed):
+def is_reopened(store, changed):
     """Return whether an accepted change takes up a campaign that has ended with iteration 0."""
     loop.CampaignPhase(0, loop.FIRST, store).begin(Machine())
     store.accept(changed)
-    return ending._is_asked_anew(store, 0, store.latest_campaign())
+    return ending._is_reopened(store, 0, store.latest_campaign())
 
 
 def test_a_checksum_of_an_earlier_version_is_no_other_campaign(store, fingerprints, campaign):
@@ -94,13 +94,13 @@ def test_a_crystal_added_to_the_initial_systems_reopens_it(store, fingerprints, 
         campaign = campaign.model_copy(update={"explore": apart})
         store.accept(campaign)
     systems = (*campaign.initial.systems, campaign.initial.systems[0].model_copy(update={"supercell": (2, 2, 3)}))
-    assert is_asked_anew(store, with_initial(campaign, systems=systems))
+    assert is_reopened(store, with_initial(campaign, systems=systems))
     assert loop.phase_of(store, 1).stations == loop.FIRST
 
 
 def test_isolated_atoms_added_to_the_initial_data_reopen_it(store, fingerprints, campaign):
     """Atoms of one element that fell into each other are what makes a person add them."""
-    assert is_asked_anew(store, with_initial(campaign, isolated=Isolated()))
+    assert is_reopened(store, with_initial(campaign, isolated=Isolated()))
     step = loop.phase_of(store, 1)
     assert step.stations == loop.FIRST
     step.begin(Machine())

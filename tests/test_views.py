@@ -138,7 +138,7 @@ def test_a_study_whose_package_is_gone_can_be_looked_at(tmp_path):
 
 
 @pytest.mark.engines
-def test_a_campaign_runs_from_python_to_the_same_data_set(tmp_path, undisturbed):
+def test_a_campaign_runs_from_python_to_the_same_data_set(tmp_path, undisturbed, caplog):
     file = tiny(tmp_path / "tiny.yaml", final__compress=False)  # which takes as long as a training
     try:
         end = al.run(file, tmp_path / "run", Machine(slots=2, **SMALL))
@@ -146,7 +146,16 @@ def test_a_campaign_runs_from_python_to_the_same_data_set(tmp_path, undisturbed)
         end_sessions()
     assert end == undisturbed[1]
     assert dataset_summary(Store(tmp_path / "run"), 2) == dataset_summary(undisturbed[0], 2)
-    assert al.run(al.load(file), tmp_path / "run", Machine(slots=2, **SMALL)) == end, "nothing is left to do"
+    text = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert 'id="figure-learning-final"' in text, "the page of the whole campaign"
+    again = Machine(slots=2, report=False, **SMALL)
+    (tmp_path / "run" / "report.html").unlink()
+    assert al.run(al.load(file), tmp_path / "run", again) == end, "nothing is left to do"
+    assert not (tmp_path / "run" / "report.html").exists()
+    (tmp_path / "run" / "report.html").mkdir()
+    assert al.run(file, tmp_path / "run", Machine(slots=2, **SMALL)) == end, "a page that cannot be written is harmless"
+    (line,) = [one.getMessage() for one in caplog.records if "no page of run: " in one.getMessage()]
+    assert "report.html" in line
 
 
 def test_what_is_wrong_is_said_before_anything_is_begun(tmp_path):

@@ -210,12 +210,12 @@ def _elements(glass: Glass | OwnGlasses) -> set[str]:
     return packing.elements_of(unit for composition in glass.compositions for unit in composition.units)
 
 
-def _differs(key: str, wanted: object, there: Sequence[object]) -> str | None:
+def _differs(key: str, requested: object, there: Sequence[object]) -> str | None:
     def said(one: object) -> str:
         return "none" if one is None else f"{one:.10g}" if isinstance(one, float) else str(one)
 
-    if wanted in there:
+    if requested in there:
         return None
     if list(there) == [None]:
-        return f"{key} = {said(wanted)}: its results have no {key} - leave the cell empty"
-    return f"{key} = {said(wanted)}: the study has {', '.join(map(said, there))}"
+        return f"{key} = {said(requested)}: its results have no {key} - leave the cell empty"
+    return f"{key} = {said(requested)}: the study has {', '.join(map(said, there))}"

@@ -228,11 +228,11 @@ def arrhenius(
     is_weighted = errors is not None and all(error for error in errors)
     weights = values / np.asarray(errors, dtype=np.float64) if is_weighted else np.ones_like(values)
     design = np.stack([-1.0 / (BOLTZMANN_EV_PER_K * T), np.ones_like(T)], axis=1) * weights[:, None]
-    wanted = np.log(values * T) * weights
+    observed = np.log(values * T) * weights
     covariance = np.linalg.inv(design.T @ design)
-    fit = covariance @ design.T @ wanted
+    fit = covariance @ design.T @ observed
     n_free = len(T) - 2
-    scatter = float(((wanted - design @ fit) ** 2).sum()) / n_free if n_free else 0.0
+    scatter = float(((observed - design @ fit) ** 2).sum()) / n_free if n_free else 0.0
     variance = float(covariance[0, 0]) * (max(1.0, scatter) if is_weighted else scatter)
     has_error = is_weighted or n_free > 0
     return Arrhenius(float(fit[0]), float(np.sqrt(variance)) if has_error else None, float(np.exp(fit[1])))

@@ -38,8 +38,8 @@ _PER_DEVIATION: Final = f"{NAME}_per_deviation"
 def spread(path: GlassPath, n_frames: int) -> list[int]:
     """Return which kept frames are nearest to times spread evenly over the whole path, each once."""
     times_ps = path.times_ps
-    wanted = np.linspace(times_ps[0], times_ps[-1], n_frames)
-    return [int(row) for row in np.unique(np.abs(times_ps[:, None] - wanted).argmin(axis=0))]
+    targets = np.linspace(times_ps[0], times_ps[-1], n_frames)
+    return [int(row) for row in np.unique(np.abs(times_ps[:, None] - targets).argmin(axis=0))]
 
 
 @dataclass(frozen=True, eq=False)

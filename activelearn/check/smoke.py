@@ -181,8 +181,8 @@ def probe(
     found |= {"n_slots": here.n_slots, "n_cores": n_cpus()}
     found |= _look(problems, lambda: _look_at_folder(folder, token))
     # Where the engines would work: the machine's scratch, or next to the campaign, which all nodes see.
-    wanted = Path(here.scratch) if here.scratch else folder
-    with trees.temporary(wanted if wanted.is_dir() else None) as scratch:
+    chosen = Path(here.scratch) if here.scratch else folder
+    with trees.temporary(chosen if chosen.is_dir() else None) as scratch:
         slots = [Slot(here, scratch, index=k) for k in range(here.n_slots)]
         found["cuda_visible_devices"] = tuple(_visible(slot) for slot in slots)
         asked = _look(problems, lambda: _ask_engines(slots[0], trainer.packages))
@@ -375,8 +375,8 @@ def _contradictions(seen: Probe, machine: Machine, *, needs_deepmd: bool) -> Ite
             f"torch {seen.versions['torch']}, not the one that it was compiled with" if "torch" in seen.versions else ""
         )
         what = f"no TensorFlow and {torch or 'no torch'}"
-        wanted = "; or ".join({one.wanted: one.name for one in BACKENDS.values()})
-        yield f"deepmd-kit has no backend here ({what}) - expected one of its backends - {wanted}"
+        expected = "; or ".join({one.install: one.name for one in BACKENDS.values()})
+        yield f"deepmd-kit has no backend here ({what}) - expected one of its backends - {expected}"
     if seen.n_slots > seen.n_cores and not machine.launcher:
         yield (
             f"{seen.n_slots} slots on {seen.n_cores} cores - expected one core per slot - raise cpus_per_task of the "

@@ -48,6 +48,15 @@ def _references(campaign: Campaign) -> list[Reference]:
     return [*asked(campaign), *([measured.label.reference] if measured is not None and measured.label else [])]
 
 
+def label_s(reference: Reference, machine: Machine) -> tuple[float | None, str]:
+    """Return the seconds of a label per atom of one slot, and whether they are ``declared`` or a ``default``."""
+    own = machine.speeds.label_s_per_atom
+    for key in (reference.calculator, reference.engine):
+        if key in own:
+            return own[key], "declared"
+    return _label_s(reference, load_machine(_OF).speeds.label_s_per_atom)[0], "default"
+
+
 def _label_s(reference: Reference, known: dict[str, float]) -> tuple[float | None, str]:
     """Return the seconds of a label per atom of one slot, and whose they are if not its own."""
     key = reference.calculator or reference.engine

@@ -214,8 +214,8 @@ def _of_nothing(asked: Benchmark, known: Sequence[Set[str]]) -> dict[str, str]:
     if asked.crystals is not None and all(names.isdisjoint(asked.crystals.seeds) for names in known):
         found["crystals"] = "no crystal of known elements"
     if asked.reactions is not None:
-        wanted = [{*map(asked.reactions.structure, (*e.left, *e.right))} for e in asked.reactions.equations.values()]
-        if not any(one <= names for one in wanted for names in known):
+        required = [{*map(asked.reactions.structure, (*e.left, *e.right))} for e in asked.reactions.equations.values()]
+        if not any(one <= names for one in required for names in known):
             found["reactions"] = "no reaction of crystals of known elements"
     return found
 

@@ -15,11 +15,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from activelearn import inherited, initial, loop, packing, samples, seeds, trees
+import numpy as np
+
+from activelearn import given, inherited, initial, loop, packing, samples, seeds, trees
 from activelearn.benchmark.force_error import REFERENCE
+from activelearn.check import potential_speeds
+from activelearn.check.potential_speeds import Speed
+from activelearn.check.study_cost import n_atoms
 from activelearn.config import (
     Campaign,
     Driver,
+    Dynamics,
     Glass,
     Label,
     Machine,
@@ -34,6 +40,7 @@ from activelearn.engines.process import Slot
 from activelearn.engines.reference import fingerprint
 from activelearn.engines.reference import refusal as refusal_of
 from activelearn.engines.trial import Outcome, Sample, tried
+from activelearn.engines.trials import made_up
 from activelearn.errors import ActiveLearnError, EngineError, TaskFailed, Unfit
 from activelearn.frames import Frames
 from activelearn.store import Folder, Store, StudyStore
@@ -180,6 +187,60 @@ def try_study(
     return passed.note(found)
 
 
+def try_potentials(
+    study: Study, machine: Machine, say: Callable[[str], None] = lambda _: None
+) -> tuple[list[str], dict[str, Speed]]:
+    """Try the potentials of a study that may not have begun, and measure how fast each of them is.
+
+    Returns
+    -------
+    notes
+        Of the trial; also on potentials whose speed could not be measured.
+    speeds
+        By the name of a potential.
+
+    Raises
+    ------
+    Unfit
+        One line per problem.
+    """
+    found, speeds, timed = Outcome(), dict[str, Speed](), _timed(study)
+    asked = study.benchmark
+    integration = study.glass.dynamics if study.glass is not None else asked.dynamics if asked else Dynamics()
+    with _kept_if_it_fails() as logs:
+        for potential in study.potentials:
+            say(f"trying on small structures: {potential.name}")
+            found.add(_try_potential(potential, study, machine, logs))
+        found.want_none()
+        for potential in study.potentials if timed is not None else ():
+            assert timed is not None
+            try:
+                speeds[potential.name] = potential_speeds.tried(potential, integration, timed, machine, logs)
+            except ActiveLearnError as error:
+                found.notes.append(f"note: {potential.name}: its speed was not measured: {str(error).splitlines()[0]}")
+    return found.notes, speeds
+
+
+def _timed(study: Study) -> Frames | None:
+    """Return the structure on which potentials are timed: a glass of mean size, or the smallest crystal."""
+    asked, size = study.benchmark, n_atoms(study)
+    if study.glasses is not None:
+        product = next(glass for glasses in given.read(study.glasses) for glass in glasses).read()
+        return product.dense.last.without_labels()
+    if study.glass is not None:
+        made = packing.of_glass(study.glass, study.glass.compositions[0])
+        kinds = list(packing.atoms_of(packing.counts_of(made)).elements())
+        mixed = [kinds[i] for i in np.random.default_rng(1).permutation(len(kinds))]
+        return made_up(mixed, packing.box_of(made))
+    if asked is None or not size:
+        return None
+    section = asked.crystals or asked.reactions
+    cells = [Frames.from_ase([seeds.load_structure(name, Path.cwd())]).without_labels() for name in asked.structures]
+    cell = min(cells, key=lambda one: one.n_atoms)
+    factors = seeds.factors_for_height(cell.cell[0], section.min_height_A if section is not None else 0.0)
+    return Frames.from_ase([seeds.supercell(cell.to_ase()[0], factors)]).without_labels()
+
+
 def _other_label(campaign: Campaign) -> Label | None:
     """Return the reference that labels frames of a campaign's glasses, if it is not the campaign's own."""
     asked = campaign.benchmark.force_error if campaign.benchmark is not None and campaign.glass is not None else None
@@ -222,9 +283,9 @@ def _identity(what: Reference, slot: Slot, where: str | None = None) -> dict[str
         return fingerprint(what, slot, where)
     except EngineError as error:
         said = str(error).splitlines()[0]
-        mend = f"try: {what.command}" if what.command is not None else f"see its log: {slot.logs}"
+        advice = f"try: {what.command}" if what.command is not None else f"see its log: {slot.logs}"
         raise Unfit(
-            f"{where or what.where}: {what.name}: {said} - expected it to start and report its version - {mend}"
+            f"{where or what.where}: {what.name}: {said} - expected it to start and report its version - {advice}"
         ) from error
 
 

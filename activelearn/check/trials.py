@@ -26,8 +26,8 @@ def problems_of_stages(campaign: Campaign, machine: Machine) -> list[str]:
             found += [trial] if isinstance(trial, str) else []
             if isinstance(trial, Trial):
                 line, said = _typed(stage, trial), trial.said
-                wanted = "expected lines that LAMMPS accepts"
-                found.append(f"{where}: {line}: LAMMPS says: {said} - {wanted} - fix it (docs.lammps.org)")
+                expected = "expected lines that LAMMPS accepts"
+                found.append(f"{where}: {line}: LAMMPS says: {said} - {expected} - fix it (docs.lammps.org)")
     return found
 
 
@@ -37,8 +37,8 @@ def problems_of_potential(potential: Potential, machine: Machine) -> list[str]:
     trial = _tried(where, machine.at("glass"), partial(try_potential, potential))
     if isinstance(trial, Trial):
         of = f" (at: {trial.line})" if trial.line.startswith("pair_") else ""
-        wanted = "expected a pair_style and pair_coeff that LAMMPS accepts for these elements"
-        return [f"{where}: LAMMPS says: {trial.said}{of} - {wanted} - fix the section lammps (docs.lammps.org)"]
+        expected = "expected a pair_style and pair_coeff that LAMMPS accepts for these elements"
+        return [f"{where}: LAMMPS says: {trial.said}{of} - {expected} - fix the section lammps (docs.lammps.org)"]
     return [trial] if trial is not None else []
 
 

@@ -204,7 +204,10 @@ def check(
     ] = None,
     tries: Annotated[
         bool,
-        typer.Option("--try", help="Start the reference and label a few small structures, as `run` does at its start."),
+        typer.Option(
+            "--try",
+            help="Start the reference (of a study: its potentials, timed for --plan) on a few small structures.",
+        ),
     ] = False,
     trust: TrustOption = False,
 ) -> None:
@@ -213,12 +216,8 @@ def check(
     if is_study(campaign):
         from activelearn.cli.studies import check_whole
 
-        if tries:
-            raise ConfigError(
-                f"{campaign}: a study - expected a campaign with --try - leave it out: activelearn benchmark tries the "
-                "potentials first"
-            )
-        check_whole(Path(campaign), folder, machine, slots, plan=plan, launchpad=launchpad, trust=trust)
+        how = {"plan": plan, "tries": tries, "trust": trust}
+        check_whole(Path(campaign), folder, machine, slots, launchpad=launchpad, **how)
         return
     chosen, profile, where, named = inputs(campaign, folder, machine, slots)
     if tries or trust:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
@@ -21,6 +22,7 @@ from activelearn.cli import (
     carry_out,
     machine_of,
     refuse_problems_of_study,
+    say,
     say_found,
     say_programs,
     told_with_lines,
@@ -49,7 +51,9 @@ from activelearn.config.section import as_name
 from activelearn.errors import ConfigError, typed
 
 if TYPE_CHECKING:
+    from activelearn.check.potential_speeds import Speed
     from activelearn.check.trust import Named
+    from activelearn.config import Machine
 
 PotentialArgument = Annotated[
     list[str] | None,
@@ -274,10 +278,10 @@ def _want_cells(glass: Glass, n_atoms: int) -> None:
     wrong = [f"x = {x:g} ({n} atoms)" for x, n in found.items() if not packing.is_near(n, n_atoms)]
     if wrong:
         right = ",".join(f"{x:g}" for x, n in found.items() if packing.is_near(n, n_atoms))
-        mend = f", or add --x {right}" if right else ""
+        advice = f", or add --x {right}" if right else ""
         raise ConfigError(
             f"--atoms {n_atoms}: the nearest cells with exact stoichiometry are far from it at {', '.join(wrong)} - "
-            f"expected a number that suits every x - use --atoms {math.lcm(*sizes.values())}{mend}, or leave out "
+            f"expected a number that suits every x - use --atoms {math.lcm(*sizes.values())}{advice}, or leave out "
             "--atoms (each x then has its own number)"
         )
 
@@ -320,6 +324,27 @@ def _run(
         raise typer.Exit(carry_out(study, place, profile, found.unusual, points, wait=how.wait))
 
 
+def _say_bill(study: Study, machine: Machine, place: Path, tried: Mapping[str, Speed] | None = None) -> None:
+    """Print what a study takes, line by line."""
+    from activelearn.check import pace
+    from activelearn.check.study_cost import study_lines
+    from activelearn.store import StudyStore
+
+    slower, store = pace.slower(machine), StudyStore(place)
+    begun = store if store.is_begun() and store.is_of(study) else None
+    lines = study_lines(study, machine, slower, store=begun, tried=tried)
+    print("\n" + "\n".join([*lines, *pace.said(machine, slower)]) + "\n")
+
+
+def _bill_of_elsewhere(study: Study, machine: Machine, place: Path) -> None:
+    """Print the bill where nothing is wrong but what this machine lacks, such as a login node without the engines."""
+    from activelearn.check import check_study
+
+    if not check_study(study, machine, here=False).problems:
+        _say_bill(study, machine, place)
+        say("the estimate assumes a machine that has what is missing here:")
+
+
 def check_whole(
     file: Path,
     folder: Path | None,
@@ -327,6 +352,7 @@ def check_whole(
     slots: int | None,
     *,
     plan: bool,
+    tries: bool,
     launchpad: Path | None,
     trust: bool = False,
 ) -> None:
@@ -337,18 +363,25 @@ def check_whole(
     study, named = read_noted(lambda: load_study(file), file, "study")
     profile, more = machine_of(machine, slots)
     place = (folder or Path("runs") / study.name).absolute()
-    if trust:
-        want_trusted([*named, *more], place, trust=True)
+    if tries or trust:
+        want_trusted([*named, *more], place, trust=trust)
+    speeds: dict[str, Speed] = {}
     with told_with_lines(file, machine):
-        found = refuse_problems_of_study(study, profile, place, launchpad=launchpad)
+        try:
+            found = refuse_problems_of_study(study, profile, place, launchpad=launchpad)
+        except ConfigError:
+            if plan:
+                _bill_of_elsewhere(study, profile, place)
+            raise
+        if tries:
+            from activelearn.check.trial import try_potentials
+
+            notes, speeds = try_potentials(study, profile, say)
+            found = replace(found, facts=[*found.facts, *notes, "tried: the potentials work"])
     say_found(found, file, machine)
     wants_trust = say_programs([*named, *more], place)
     if plan:
-        from activelearn.check import pace
-        from activelearn.check.study_cost import study_lines
-
-        slower = pace.slower(profile)
-        print("\n" + "\n".join([*study_lines(study, profile, slower), *pace.said(profile, slower)]) + "\n")
+        _say_bill(study, profile, place, speeds)
     words = (
         ["benchmark", "--study", typed(file)]
         if launchpad is None

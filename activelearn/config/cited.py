@@ -81,13 +81,13 @@ def load_points(path: Path) -> tuple[CitedPoint, ...]:
 
 def _text(path: Path) -> str:
     """Return the text of a file in any of the encodings of spreadsheets."""
-    wanted = f"expected a CSV with columns {', '.join(name for name in _COLUMNS if name != 'kind')}"
+    expected = f"expected a CSV with columns {', '.join(name for name in _COLUMNS if name != 'kind')}"
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise ConfigError(f"{path}: {path.stat().st_size / 1e6:.0f} MB - {wanted} - check the path")
+            raise ConfigError(f"{path}: {path.stat().st_size / 1e6:.0f} MB - {expected} - check the path")
         raw = path.read_bytes()
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}) - {wanted} - check the path") from error
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}) - {expected} - check the path") from error
     is_16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     for encoding in ("utf-16",) if is_16 else ("utf-8-sig", "cp1252"):
         try:
@@ -99,18 +99,18 @@ def _text(path: Path) -> str:
         )
         if odd is not None:
             line = len(re.findall("\r\n|\r|\n", text[:odd])) + 1
-            raise ConfigError(f"{path}:{line}: has the character {text[odd]!r} - {wanted} - save it as CSV (UTF-8)")
+            raise ConfigError(f"{path}:{line}: has the character {text[odd]!r} - {expected} - save it as CSV (UTF-8)")
         # All kinds of spaces are equal: some spreadsheets put narrow ones into numbers.
         return "".join(" " if unicodedata.category(mark) == "Zs" else mark for mark in text)
-    raise ConfigError(f"{path}: neither UTF-8 nor Windows-1252 - {wanted} - save it as CSV (UTF-8)")
+    raise ConfigError(f"{path}: neither UTF-8 nor Windows-1252 - {expected} - save it as CSV (UTF-8)")
 
 
 def _cells(i: int, line: str, separator: str, path: Path) -> list[str]:
     try:
         (cells,) = csv.reader([line], delimiter=separator, strict=True)
     except csv.Error:
-        wanted = "expected complete cells, in quotes if they contain a separator or a quote"
-        raise ConfigError(f"{path}:{i}: unbalanced quotes - {wanted} - fix it") from None
+        expected = "expected complete cells, in quotes if they contain a separator or a quote"
+        raise ConfigError(f"{path}:{i}: unbalanced quotes - {expected} - fix it") from None
     return [cell.strip() for cell in cells]
 
 
@@ -135,8 +135,8 @@ def _whole(cells: list[str], header: list[str], where: str) -> list[str]:
         cells = cells[:-1]
     if len(cells) != len(header):
         what = f"{len(cells)} cells, {'more' if len(cells) > len(header) else 'fewer'} than the {len(header)} columns"
-        wanted = "expected one cell per column, with decimal points, and quotes around cells that contain a comma"
-        raise ConfigError(f"{where}: {what} - {wanted} - fix it")
+        expected = "expected one cell per column, with decimal points, and quotes around cells that contain a comma"
+        raise ConfigError(f"{where}: {what} - {expected} - fix it")
     return cells
 
 
@@ -157,8 +157,10 @@ def _number(text: str, decimal: str, where: str) -> float:
     plain = plain.replace(",", ".") if decimal == "," else plain
     value = float(plain) if _NUMBER.fullmatch(plain) else math.nan
     if not math.isfinite(value):
-        wanted = f"expected one number with a decimal {'comma' if decimal == ',' else 'point'}, no thousands separator"
-        raise ConfigError(f"{where}: got {text[:60]!r} - {wanted}, no unit and no ± - fix it")
+        expected = (
+            f"expected one number with a decimal {'comma' if decimal == ',' else 'point'}, no thousands separator"
+        )
+        raise ConfigError(f"{where}: got {text[:60]!r} - {expected}, no unit and no ± - fix it")
     return value
 
 

@@ -63,8 +63,8 @@ def yaml_text(path: Path) -> str:
     try:
         if path.stat().st_size > MAX_BYTES:
             what = f"{path.stat().st_size / 1e6:.0f} MB"
-            wanted = f"expected a YAML file of at most {MAX_BYTES / 1e6:.0f} MB"
-            raise ConfigError(f"{path}: {what} - {wanted} - check the path")
+            expected = f"expected a YAML file of at most {MAX_BYTES / 1e6:.0f} MB"
+            raise ConfigError(f"{path}: {what} - {expected} - check the path")
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1

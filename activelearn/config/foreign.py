@@ -75,11 +75,11 @@ def _judged(trainer: type, name: str, method: Callable[..., Any]) -> Callable[..
     return asked
 
 
-def _is(kinds: type | tuple[type, ...], wanted: str) -> Judge:
+def _is(kinds: type | tuple[type, ...], expected: str) -> Judge:
     """Return a check for one of some types."""
 
     def judge(answer: Any, _: tuple[Any, ...]) -> str | None:  # noqa: ANN401 - anything
-        return None if isinstance(answer, kinds) else f"{type(answer).__name__} - expected {wanted}"
+        return None if isinstance(answer, kinds) else f"{type(answer).__name__} - expected {expected}"
 
     return judge
 
@@ -123,13 +123,13 @@ def _predicted(answer: Any, arguments: tuple[Any, ...]) -> str | None:  # noqa: 
     from activelearn.frames import Frames
 
     asked = arguments[2] if len(arguments) > 2 else answer
-    wanted = "expected the parts that it was given with energy and forces"
+    expected = "expected the parts that it was given with energy and forces"
     if not isinstance(answer, list) or not all(isinstance(part, Frames) for part in answer):
-        return f"{type(answer).__name__} - {wanted}, a list of Frames"
+        return f"{type(answer).__name__} - {expected}, a list of Frames"
     if [part.positions.shape for part in answer] != [part.positions.shape for part in asked]:
-        return f"frames other than it was given - {wanted}"
+        return f"frames other than it was given - {expected}"
     bare = [part for part in answer if part.energy is None or part.forces is None]
-    return f"frames of {bare[0].formula} without energy or forces - {wanted}" if bare else None
+    return f"frames of {bare[0].formula} without energy or forces - {expected}" if bare else None
 
 
 def _predicted_by_each(answer: Any, arguments: tuple[Any, ...]) -> str | None:  # noqa: ANN401 - anything
@@ -139,10 +139,10 @@ def _predicted_by_each(answer: Any, arguments: tuple[Any, ...]) -> str | None:  
 
 
 def _calculator(answer: Any, _: tuple[Any, ...]) -> str | None:  # noqa: ANN401 - anything
-    wanted = ("calculator", "arguments", "package")
-    if isinstance(answer, Mapping) and all(key in answer for key in wanted):
+    keys = ("calculator", "arguments", "package")
+    if isinstance(answer, Mapping) and all(key in answer for key in keys):
         return None
-    return f"{answer!r} - expected {', '.join(wanted)}"
+    return f"{answer!r} - expected {', '.join(keys)}"
 
 
 _FLAG: Final = _is(bool, "True or False")

@@ -160,11 +160,11 @@ class Reference(Section):
     @model_validator(mode="after")
     def _says_what_its_engine_wants(self) -> Reference:
         engine = engine_of(self.engine)
-        wanted = engine.needs | ({self.engine} if engine.settings is not None else set())
+        required = engine.needs | ({self.engine} if engine.settings is not None else set())
         given = {key for key in ("calculator", "command") if getattr(self, key) is not None}
         given |= {*(self.model_extra or ())}
-        if given != wanted:
-            raise ValueError(f"engine {self.engine} with {sorted(given) or 'nothing'} - expected {sorted(wanted)}")
+        if given != required:
+            raise ValueError(f"engine {self.engine} with {sorted(given) or 'nothing'} - expected {sorted(required)}")
         return self
 
     @model_validator(mode="after")

@@ -99,9 +99,9 @@ class Command:
     words: tuple[str, ...]
     put_in: tuple[PutIn, ...] = ()
 
-    def wrong(self, what: str, wanted: str, next_: str = _NEXT) -> ValueError:
+    def wrong(self, what: str, expected: str, next_: str = _NEXT) -> ValueError:
         """Return an error that names the line."""
-        return ValueError(f"line {self.number} {self.typed!r}: {what} - expected {wanted} - {next_}")
+        return ValueError(f"line {self.number} {self.typed!r}: {what} - expected {expected} - {next_}")
 
     @property
     def style(self) -> str:
@@ -137,8 +137,8 @@ def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
     text = text.replace("\r\n", "\n")
     for number, line in enumerate(text.split("\n"), 1):
         if bad := next((mark for mark in line if not (mark.isprintable() or mark == "\t")), None):
-            wanted = "expected printable characters, spaces and line ends"
-            raise ValueError(f"line {number}: contains {bad!r} - {wanted} - type the line again")
+            expected = "expected printable characters, spaces and line ends"
+            raise ValueError(f"line {number}: contains {bad!r} - {expected} - type the line again")
         if '"""' in line:
             raise ValueError(f'line {number}: contains """ - expected single or double quotes - use them')
     begun, held = 0, ""
@@ -234,8 +234,8 @@ def _check_names(command: Command, defined: set[str], everywhere: set[str]) -> N
     for name in [*(name for name in now if name not in defined), *(name for name in later if name not in everywhere)]:
         what = f"{name} is defined further down" if name in everywhere else f"there is no variable {name}"
         near = difflib.get_close_matches(name, everywhere, n=1, cutoff=0.6)
-        wanted = f"a defined variable, such as {near[0]}" if near else f"one of: {', '.join(sorted(everywhere))}"
-        raise command.wrong(what, wanted, "fix the name, or define it above")
+        expected = f"a defined variable, such as {near[0]}" if near else f"one of: {', '.join(sorted(everywhere))}"
+        raise command.wrong(what, expected, "fix the name, or define it above")
     for form in (piece.form for piece in command.put_in if piece.form is not None):
         _want_format(command, form)
     if refused := _REFUSED_FUNCTIONS.search(" ".join([*command.words, *formulas])):
@@ -246,11 +246,11 @@ def _check_words(command: Command) -> None:
     """Refuse a command, style or word that is not allowed."""
     name, *arguments = command.words
     if name not in COMMANDS:
-        wanted = f"one of: {', '.join(COMMANDS)}"
+        expected = f"one of: {', '.join(COMMANDS)}"
         if near := difflib.get_close_matches(name.lower(), COMMANDS, n=1, cutoff=0.75):
-            wanted = f"{near[0]}, or another allowed command"
+            expected = f"{near[0]}, or another allowed command"
         keys = "what is run, evaluated and written is set by the stage's other keys (n_steps, every, timestep_fs ...)"
-        raise command.wrong(f"the command {name} is not allowed in a stage", wanted, keys)
+        raise command.wrong(f"the command {name} is not allowed in a stage", expected, keys)
     if name in {"fix", "unfix"} and arguments[:1] and arguments[0] in _OURS:
         raise command.wrong(f"the fix {arguments[0]} is the stage's own", "another name", "rename your fix")
     if name == "group" and arguments[:1] == ["all"]:
@@ -266,8 +266,8 @@ def _check_words(command: Command) -> None:
             f"{min(file)} is not allowed", "no file, since a walk keeps only its frames", "leave it out"
         )
     if hidden := {"exclude", "include", "once"}.intersection(arguments if name == "neigh_modify" else ()):
-        wanted = "all neighbours at all times, else forces and deviations are not those of the models"
-        raise command.wrong(f"{min(hidden)} is not allowed", wanted, "leave it out")
+        expected = "all neighbours at all times, else forces and deviations are not those of the models"
+        raise command.wrong(f"{min(hidden)} is not allowed", expected, "leave it out")
 
 
 def _want_style(command: Command, allowed: frozenset[str]) -> None:
@@ -278,8 +278,8 @@ def _want_style(command: Command, allowed: frozenset[str]) -> None:
         said = f"the {name} style {command.words[3]} is not allowed in a stage, or there is none of that name"
         what = "that does not access files and keeps the atoms"
         near = difflib.get_close_matches(command.style.lower(), sorted(allowed), n=3, cutoff=0.6)
-        wanted = f"a style {what}" + (f", such as {', '.join(near)}" if near else "")
-        raise command.wrong(said, wanted)
+        expected = f"a style {what}" + (f", such as {', '.join(near)}" if near else "")
+        raise command.wrong(said, expected)
 
 
 def _check_variable(command: Command) -> None:
@@ -320,8 +320,8 @@ def check_style(*lines: str) -> None:
         for word in line.split():
             if word.strip("\"'") in _RUNS_PYTHON:
                 what = f"{word} in {line!r} runs Python code from a file"
-                wanted = "expected a pair style that only reads numbers, or an ASE calculator (ase:)"
-                raise ValueError(f"{what} - {wanted} - see params/potential/README.md")
+                expected = "expected a pair style that only reads numbers, or an ASE calculator (ase:)"
+                raise ValueError(f"{what} - {expected} - see params/potential/README.md")
             if word.strip("\"'") == "out_file":
                 what = f"out_file in {line!r} writes a file"
                 raise ValueError(f"{what} - expected none - ensembles with force deviations belong in `deepmd:`")

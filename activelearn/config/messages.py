@@ -132,15 +132,15 @@ def _problem(model: type[Section], at: Location, items: list[ErrorDetails], wher
         added = ", or install the package that adds it" * (owner.model_config.get("extra") == "allow")
         return f"{where}: {location}: unknown key - {hint} - rename or remove it{added}"
     if item["type"] == "missing":
-        return f"{where}: {location}: missing - expected {_wanted(model, at)} - add it"
+        return f"{where}: {location}: missing - expected {_expected(model, at)} - add it"
     if item["type"] == "value_error":
         command = _NEXT.get(model.__name__)
         after = f" and run: {command} {typed(file)}" if command is not None else ""
         return f"{where}: {location}: {item['ctx']['error']} - fix it{after}"
-    wanted = " or ".join(dict.fromkeys(_said(one) for one in items))
+    expected = " or ".join(dict.fromkeys(_said(one) for one in items))
     is_unquoted = item["type"] == "string_type" and isinstance(item["input"], (int, float))
     do = "put it in quotes if it is a text" if is_unquoted else "fix it"
-    return f"{where}: {location}: got {_shown(item['input'])} - expected {wanted} - {do}"
+    return f"{where}: {location}: got {_shown(item['input'])} - expected {expected} - {do}"
 
 
 def _said(item: ErrorDetails) -> str:
@@ -180,7 +180,7 @@ def _inner_model(annotation: Any) -> type[Section] | None:  # noqa: ANN401 - a t
     return None
 
 
-def _wanted(model: type[Section], location: tuple[Any, ...]) -> str:
+def _expected(model: type[Section], location: tuple[Any, ...]) -> str:
     """Return what belongs at a location: the description of the field or of its section."""
     field = _model_at(model, location[:-1]).model_fields.get(str(location[-1]))
     section = _inner_model(field.annotation) if field is not None else None

@@ -175,8 +175,8 @@ def _is_file_name(word: str) -> bool:
     return is_file(Path(word)) or (Path(word).suffix[1:2].isalpha() and not _NUMBER.fullmatch(word))
 
 
-def _sha256(file: str, where: str, wanted: str) -> str:
+def _sha256(file: str, where: str, expected: str) -> str:
     found = checksum(Path(file))
     if found is None:
-        raise ConfigError(f"{where}: {file}: no such file - expected {wanted} - check the path")
+        raise ConfigError(f"{where}: {file}: no such file - expected {expected} - check the path")
     return found

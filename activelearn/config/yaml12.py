@@ -123,10 +123,10 @@ class _Reading:
                 self._found.data = self._value(next(self._events), ())
         return self._found
 
-    def _refusal(self, event: Any, at: Location, what: str, wanted: str, do: str) -> ConfigError:  # noqa: ANN401
+    def _refusal(self, event: Any, at: Location, what: str, expected: str, do: str) -> ConfigError:  # noqa: ANN401
         path = ".".join(str(part) for part in at)
         where = f"{self._where}:{event.start_mark.line + 1}: {path}{': ' * bool(path)}"
-        return ConfigError(f"{where}{what} - expected {wanted} - {do}")
+        return ConfigError(f"{where}{what} - expected {expected} - {do}")
 
     def _value(self, event: Any, at: Location) -> Any:  # noqa: ANN401 - PyYAML's events; raw YAML
         self._n_values += 1

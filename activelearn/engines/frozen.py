@@ -23,8 +23,8 @@ import pickletools
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -34,12 +34,15 @@ import numpy as np
 from activelearn import geometry
 from activelearn.config import Potential
 from activelearn.engines.references import ase
-from activelearn.engines.trainers.deepmd import blocks
+from activelearn.engines.trainers.deepmd import blocks, compression
 from activelearn.frames import FloatArray, Frames
 
 _TYPE_MAP: Final = b"model_attr/tmap"
 _RCUT: Final = b"descrpt_attr/rcut"
 _SEL: Final = b"descrpt_attr/sel"
+_TRAINED_BY: Final = b"train_attr/training_script"
+_KIND: Final = b"model_type"
+_COMPRESSED: Final = b"compressed_model"
 #: For tensors stored as bytes: TensorFlow's type number, and the NumPy type.
 _DTYPES: Final = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8"}
 #: A cell with this many times the neighbours that fit has collapsed.
@@ -71,12 +74,16 @@ class Frozen:
         number; empty if not given, or not limited (DPA-4).
     others
         Its other cutoffs with their maximum numbers of neighbours (hybrid, DPA-2, DPA-3).
+    Mflop
+        Multiply-adds (millions) of one evaluation of an atom in MD, of a compressed model those of a plain one that
+        takes as long; None: not known (other than se_e2_a, or a file without its training input).
     """
 
     type_map: tuple[str, ...]
     rcut: float = 0.0
     sel: tuple[int, ...] = ()
     others: tuple[Frozen, ...] = ()
+    Mflop: float | None = field(default=None, compare=False)
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -140,14 +147,28 @@ def _read(path: Path, size: int, modified_ns: int) -> Frozen | None:  # noqa: AR
 
 def _of_graph(path: Path) -> Frozen | None:
     """Return the metadata in the constants of a TensorFlow graph."""
-    wanted = (_TYPE_MAP, _RCUT, _SEL)
+    requested = (_TYPE_MAP, _RCUT, _SEL, _TRAINED_BY, _KIND)
     nodes = _fields(memoryview(path.read_bytes()))
-    found = {name: _value(node) for name, node in _named(nodes) if name in wanted}
+    found = {name: _value(node) for name, node in _named(nodes) if name in requested}
     if _TYPE_MAP not in found:
         return None
     type_map = tuple(found[_TYPE_MAP][0].decode().split())
     sel = tuple(int(n) for n in found.get(_SEL, ()))
-    return _known(type_map, float(found[_RCUT][0]) if _RCUT in found else 0.0, sel)
+    model = _known(type_map, float(found[_RCUT][0]) if _RCUT in found else 0.0, sel)
+    is_compressed = _COMPRESSED in found.get(_KIND, ())
+    return replace(model, Mflop=_Mflop(found.get(_TRAINED_BY, ()), model.sel, is_compressed=is_compressed))
+
+
+def _Mflop(script: Sequence[Any], sel: tuple[int, ...], *, is_compressed: bool = False) -> float | None:
+    """Return the multiply-adds of an evaluation from a training input or a model block, if they are known."""
+    try:
+        given = json.loads(script[0])
+        block = given.get("model", given)
+        plain = blocks.Mflop(block, (sel,)) if sel else None
+        faster = compression.faster(block, (sel,)) if is_compressed and plain is not None else None
+    except _UNREADABLE:
+        return None
+    return plain if plain is None or faster is None else faster.Mflop(plain)
 
 
 def _known(type_map: tuple[str, ...], rcut: float, sel: tuple[int, ...]) -> Frozen:
@@ -174,7 +195,7 @@ def _of_zip(path: Path) -> Frozen | None:
     if not any(one.sel for one in shells):
         return Frozen(type_map, max((one.rcut for one in shells), default=0.0))
     first, *others = (one for one in shells if one.sel)
-    return replace(first, others=tuple(others))
+    return replace(first, others=tuple(others), Mflop=None if others else _Mflop([script], first.sel))
 
 
 def _shell(type_map: tuple[str, ...], sphere: blocks.Sphere, *, cuts: bool) -> Frozen:

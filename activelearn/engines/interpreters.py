@@ -43,11 +43,11 @@ def has_module(module: str, python: str | None) -> bool:
 _INSTALL: Final = "deepmd-kit[cpu,lmp]==3.2.0 - pip install 'activelearn[local]'"
 
 
-def lacking_deepmd(machine: Machine, wanted: str = _INSTALL) -> list[str]:
+def lacking_deepmd(machine: Machine, expected: str = _INSTALL) -> list[str]:
     """Return a line if the interpreter of the engines has no deepmd-kit."""
     if has_module("deepmd", machine.python):
         return []
-    return [f"machine.python: {machine.python or 'this interpreter'} has no deepmd - expected {wanted}"]
+    return [f"machine.python: {machine.python or 'this interpreter'} has no deepmd - expected {expected}"]
 
 
 def root_of(python: str | None) -> Path | None:

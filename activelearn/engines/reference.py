@@ -358,9 +358,10 @@ def relax(reference: Reference, start: Frames, settings: Relax, slot: Slot) -> t
     started, finished = float(answer["started"]), float(answer["finished"])
     if "refused" in answer:
         return None, str(answer["refused"]), started, finished
-    ended = "relaxed" if answer["is_relaxed"] else f"not relaxed in {answer['step']} steps"
-    rows = [*answer["path"], answer]
-    origin = make_origin(len(rows), step=[row["step"] for row in rows])
+    n_steps, path = answer["n_steps"], answer.get("path", [])  # an engine of another package may know no path
+    ended = "relaxed" if answer["is_relaxed"] else f"not relaxed in {n_steps} steps"
+    rows = [*path, answer]
+    origin = make_origin(len(rows), step=[*(row["step"] for row in path), n_steps])
     return _labelled(start, rows, origin), ended, started, finished
 
 

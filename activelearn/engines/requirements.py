@@ -105,7 +105,7 @@ def compiled_with(backend: Backend, python: str | None) -> str | None:
 def _of_library(backend: Backend, machine: Machine, where: str) -> Iterator[str]:
     """Yield problems if an interpreter lacks the library, or has another version than DeePMD-kit needs."""
     library, python = _LIBRARY[backend.session], machine.python
-    own = f"expected {backend.wanted}" if backend.session == "tensorflow" else "expected a separate interpreter for it"
+    own = f"expected {backend.install}" if backend.session == "tensorflow" else "expected a separate interpreter for it"
     if backend.session == "tensorflow" and not has_module("deepmd", python):
         return  # reported with the engines, with the same remedy
     if not has_module(library, python):
@@ -147,8 +147,8 @@ def _named(machine: Machine) -> str:
 
 def _install(backend: Backend) -> str:
     if backend.session == "tensorflow":
-        return backend.wanted
-    line = backend.wanted.partition(", in ")[0]
+        return backend.install
+    line = backend.install.partition(", in ")[0]
     return f"python3 -m venv torch-venv && torch-venv/bin/{line}, and machine.python: torch-venv/bin/python"
 
 

@@ -118,10 +118,10 @@ class _Trial:
         self.failed: list[str] = []
         self.first: tuple[Frames, FrameLabel] | None = None
 
-    def say(self, what: str, wanted: str, step: str = "") -> None:
+    def say(self, what: str, expected: str, step: str = "") -> None:
         """Add a problem."""
         step = step or f"check the settings of {self.where}, or choose another calculator"
-        self.outcome.problems.append(f"{self.where}: {self.reference.name}: {what} - expected {wanted} - {step}")
+        self.outcome.problems.append(f"{self.where}: {self.reference.name}: {what} - expected {expected} - {step}")
 
     def label(self, sample: Sample) -> None:
         """Label one structure, and record the outcome."""
@@ -164,15 +164,15 @@ class _Trial:
         """Record that there is no answer, and why; the trial is over."""
         of_session = self.slot.logs / f"session-reference-{self.slot.index}.log"
         log = of_session if error.folder is None else error.folder / "worker.log"
-        wanted, step = f"a label of {frame.formula} ({frame.n_atoms} atoms)", f"see its log: {log}"
+        expected, step = f"a label of {frame.formula} ({frame.n_atoms} atoms)", f"see its log: {log}"
         if "no such program" in what:
-            self.say(what, wanted, step)
+            self.say(what, expected, step)
         else:
             more = ", or raise label_timeout_s of the machine profile" if "no answer within" in what else ""
             again = "fix the cause, and run the same command again"
             what, _, own = what.partition(" - expected ")
-            what, wanted = what.partition(" - ")[0], own.partition(" - ")[0] or wanted
-            line = f"{self.where}: {self.reference.name}: {what} - expected {wanted} - {step}{more}; {again}"
+            what, expected = what.partition(" - ")[0], own.partition(" - ")[0] or expected
+            line = f"{self.where}: {self.reference.name}: {what} - expected {expected} - {step}{more}; {again}"
             self.outcome.faults.append(one_line(line))
         self.is_over = True
 

@@ -27,8 +27,8 @@ def complaint(reference: Reference, answer: Mapping[str, Any], where: str | None
     if "lacks" in answer:
         what = f"{where}: {reference.name}: {said(answer['lacks'])}"
         if not reference.stress and "stress" in answer["lacks"]:
-            wanted = "expected its stress to relax a cell, but label.reference.stress is false"
-            return f"{what} - {wanted} - set cell: false (initial.relax, initial.relax_packed)"
+            expected = "expected its stress to relax a cell, but label.reference.stress is false"
+            return f"{what} - {expected} - set cell: false (initial.relax, initial.relax_packed)"
         if not reference.stress:
             return f"{what} - expected energy and forces - choose a calculator that has them"
         if reference.where != Reference.where:

@@ -25,7 +25,7 @@ Types = NDArray[np.int64]
 
 #: The types of a mixed set, frame by frame.
 _MIXED = "real_atom_types.npy"
-_MEND = "write the system again with the program that made it"
+_REWRITE = "write the system again with the program that made it"
 
 
 def systems_in(path: Path) -> list[Path]:
@@ -72,14 +72,14 @@ def read_deepmd(path: Path, kinds: Sequence[str] = ()) -> Iterator[Read]:
         folders = sorted(folder for folder in system.glob("set.*") if folder.is_dir())
         if not folders and not (system / "coord.raw").is_file():
             raise ConfigError(
-                f"{system}: contains no set.* and no coord.raw - expected deepmd/npy or deepmd/raw - {_MEND}"
+                f"{system}: contains no set.* and no coord.raw - expected deepmd/npy or deepmd/raw - {_REWRITE}"
             )
         mixed = [folder for folder in folders if (folder / _MIXED).is_file()]
         plain = [folder for folder in folders if folder not in mixed]
         if mixed and plain:
             raise ConfigError(
                 f"{plain[0]}: no {_MIXED}, which {mixed[0]} has - expected it in every set of a mixed system, since it "
-                f"defines the elements of the atoms - {_MEND}"
+                f"defines the elements of the atoms - {_REWRITE}"
             )
         for folder in [system] if not mixed and _is_rounded(system, folders) else folders or [system]:
             _want_one_state(system, folder, parameters)
@@ -135,7 +135,7 @@ def _read_set(system: Path, folder: Path, by_type: Sequence[str]) -> Iterator[Re
     has_kinds = (system / "type_map.raw").is_file()
     kinds = (system / "type_map.raw").read_text(encoding="utf-8-sig").split() if has_kinds else [*by_type]
     if len(set(kinds)) < len(kinds):
-        raise ConfigError(f"{system}/type_map.raw: {' '.join(kinds)} - expected each element once - {_MEND}")
+        raise ConfigError(f"{system}/type_map.raw: {' '.join(kinds)} - expected each element once - {_REWRITE}")
     found = _arrays(folder)
     coordinates = found.pop("coord")
     n = len(coordinates)
@@ -147,7 +147,7 @@ def _read_set(system: Path, folder: Path, by_type: Sequence[str]) -> Iterator[Re
         where = f"{folder} frame {k}"
         forces = found["force"][k].reshape(-1, 3) if "force" in found else None
         if forces is not None and forces[len(real) :].any():
-            raise ConfigError(f"{where}: forces on virtual atoms of type -1 - expected zeros - {_MEND}")
+            raise ConfigError(f"{where}: forces on virtual atoms of type -1 - expected zeros - {_REWRITE}")
         frame = Frames(
             symbols=tuple(kinds[kind] if kinds else "X" for kind in types[k, real]),
             cell=found["box"][k].reshape(1, 3, 3) if "box" in found else np.zeros((1, 3, 3)),
@@ -180,17 +180,17 @@ def _arrays(folder: Path) -> dict[str, Floats]:
     suffix = _suffix(folder)
     there = {name: folder / (name + suffix) for name in _SHAPES if (folder / (name + suffix)).is_file()}
     if "coord" not in there:
-        raise ConfigError(f"{folder}: contains no coord{suffix} - expected the positions - {_MEND}")
+        raise ConfigError(f"{folder}: contains no coord{suffix} - expected the positions - {_REWRITE}")
     found = {name: _rows(path, _SHAPES[name]) for name, path in there.items()}
     n, width = found["coord"].shape
     if width % 3:
-        raise ConfigError(f"{there['coord']}: {width} numbers per frame - expected three per atom - {_MEND}")
-    for name, wanted in {"box": 9, "energy": 1, "force": width, "virial": 9}.items():
-        shape = found[name].shape if name in found else (n, wanted)
-        if shape != (n, wanted):
+        raise ConfigError(f"{there['coord']}: {width} numbers per frame - expected three per atom - {_REWRITE}")
+    for name, expected in {"box": 9, "energy": 1, "force": width, "virial": 9}.items():
+        shape = found[name].shape if name in found else (n, expected)
+        if shape != (n, expected):
             raise ConfigError(
-                f"{there[name]}: {shape[0]} frames of {shape[1]} numbers - expected {n} of {wanted}, as "
-                f"{there['coord'].name} has positions - {_MEND}"
+                f"{there[name]}: {shape[0]} frames of {shape[1]} numbers - expected {n} of {expected}, as "
+                f"{there['coord'].name} has positions - {_REWRITE}"
             )
     return found
 
@@ -199,11 +199,11 @@ def _rows(path: Path, of_a_frame: tuple[int, ...]) -> Floats:
     """Return an array with one row a frame, read from npy or raw text."""
     values = _loaded(path, np.float64, 2 if len(of_a_frame) > 1 else 1)
     if values.dtype.kind != "f" or values.dtype.itemsize < 4:  # bytes: half precision has three digits
-        raise ConfigError(f"{path}: numbers of kind {values.dtype} - expected float64 or float32 - {_MEND}")
+        raise ConfigError(f"{path}: numbers of kind {values.dtype} - expected float64 or float32 - {_REWRITE}")
     if values.ndim == 0 or (values.ndim > 2 and values.shape[2:] != of_a_frame[1:]):
         raise ConfigError(
             f"{path}: shape {values.shape} - expected frames of {' x '.join(map(str, of_a_frame))} (-1: the atoms) "
-            f"- {_MEND}"
+            f"- {_REWRITE}"
         )
     rows: Floats = values.reshape(len(values), int(np.prod(values.shape[1:]))).astype(np.float64)
     return rows
@@ -218,7 +218,7 @@ def _loaded(path: Path, dtype: type, n_dimensions: int) -> NDArray[Any]:
             return np.loadtxt(path, dtype=dtype, ndmin=n_dimensions, encoding="utf-8-sig")  # type: ignore[call-overload,no-any-return]
     except (ValueError, EOFError, OSError, TypeError) as error:
         what = "a numpy array" if path.suffix == ".npy" else "numbers"
-        raise ConfigError(f"{path}: cannot be read as {what} ({error}) - expected {what} - {_MEND}") from error
+        raise ConfigError(f"{path}: cannot be read as {what} ({error}) - expected {what} - {_REWRITE}") from error
 
 
 def _types(system: Path, folder: Path, n: int, n_atoms: int, kinds: list[str]) -> Types:
@@ -228,7 +228,7 @@ def _types(system: Path, folder: Path, n: int, n_atoms: int, kinds: list[str]) -
     if types.shape != (n_atoms,):
         raise ConfigError(
             f"{path}: types of {types.size} atoms, but {folder}/coord{suffix} has positions of {n_atoms} - expected "
-            f"the same number - {_MEND}"
+            f"the same number - {_REWRITE}"
         )
     types, lowest = types[None, :].repeat(n, axis=0), 0
     if (mixed := folder / _MIXED).is_file():
@@ -236,16 +236,16 @@ def _types(system: Path, folder: Path, n: int, n_atoms: int, kinds: list[str]) -
         types = _real_types(path, (n, n_atoms))
         if plain.any() and (types != plain).any():
             raise ConfigError(
-                f"{path}: other types than in {system}/type.raw - expected zeros there, as in a mixed set - {_MEND}"
+                f"{path}: other types than in {system}/type.raw - expected zeros there, as in a mixed set - {_REWRITE}"
             )
     highest = len(kinds) - 1 if kinds else types.max(initial=0)  # without names no frame is valid, and each is reported
     wrong = types[(types < lowest) | (types > highest)]
     if wrong.size:
         raise ConfigError(
-            f"{path}: type {wrong[0]} - expected 0 to {highest}, since type_map.raw has {len(kinds)} names - {_MEND}"
+            f"{path}: type {wrong[0]} - expected 0 to {highest}, since type_map.raw has {len(kinds)} names - {_REWRITE}"
         )
     if (np.diff(types < 0, axis=1) & (types[:, :-1] < 0)).any():
-        raise ConfigError(f"{path}: type -1 before a real atom - expected it only at the end of a frame - {_MEND}")
+        raise ConfigError(f"{path}: type -1 before a real atom - expected it only at the end of a frame - {_REWRITE}")
     return types
 
 
@@ -254,7 +254,7 @@ def _real_types(path: Path, shape: tuple[int, int]) -> Types:
     if found.dtype.kind not in "iuf" or found.shape != shape or (np.round(found) != found).any():  # NaN is not itself
         raise ConfigError(
             f"{path}: {found.dtype} of shape {found.shape} - expected {shape[0]} frames of {shape[1]} whole numbers, "
-            f"as coord.npy has positions - {_MEND}"
+            f"as coord.npy has positions - {_REWRITE}"
         )
     types: Types = found.astype(np.int64)
     return types

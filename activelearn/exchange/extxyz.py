@@ -177,12 +177,12 @@ def _image(chunk: _Chunk, keys: Mapping[str, str]) -> tuple[Atoms, tuple[str, st
         there = image.calc.results | there  # a stress as in the file: nine numbers
     found: dict[str, Any] = {}
     for label, names in NAMES.items():
-        wanted = (keys[label],) if label in keys else names
+        expected = (keys[label],) if label in keys else names
         if label in keys and keys[label] not in there:
             return image, (f"no {label}", f"no {keys[label]}, which --keys names")
-        values = [np.asarray(there[name], dtype=np.float64) for name in wanted if there.get(name) is not None]
+        values = [np.asarray(there[name], dtype=np.float64) for name in expected if there.get(name) is not None]
         if len(values) > 1 and label != "energy" and not np.array_equal(values[0], values[1]):
-            return image, ("two values of one label", f"{' and '.join(wanted)} differ")
+            return image, ("two values of one label", f"{' and '.join(expected)} differ")
         if values:
             found[label] = values[0]
     return image, _second(found, there, keys) or _set(image, found)

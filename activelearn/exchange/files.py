@@ -81,10 +81,10 @@ def _read_npz(path: Path) -> Iterator[Read]:
     lengths = {"symbols": m.sum(), "pbc": len(n), "origin": n.sum(), "cell": n.sum(), "positions": (n * m).sum()}
     for name, of_a_part in {"energy": n, "forces": n * m, "virial": n}.items():
         lengths[name] = of_a_part[arrays[f"has_{name}"]].sum()
-    for name, wanted in lengths.items():
-        if len(arrays[name]) != wanted or min(n.min(initial=0), m.min(initial=0)) < 0:
+    for name, expected in lengths.items():
+        if len(arrays[name]) != expected or min(n.min(initial=0), m.min(initial=0)) < 0:
             raise ConfigError(
-                f"{path}: {len(arrays[name])} rows of {name} - expected {wanted}, from n_frames and n_atoms - "
+                f"{path}: {len(arrays[name])} rows of {name} - expected {expected}, from n_frames and n_atoms - "
                 "export it again"
             )
     for p, part in enumerate(unpack(arrays)):

@@ -19,6 +19,8 @@ from activelearn.store.files import replace_text
 log = logging.getLogger(__name__)
 #: The file in the folder of the campaign or study.
 NAME: Final = "report.html"
+#: How the line on a page that could not be written begins.
+_NONE: Final = "no page of"
 
 
 def look(folder: Path) -> Seen:
@@ -102,9 +104,23 @@ def at_end(folder: Path, machine: Machine) -> str:
         path, found = write_page(folder, bounds=bounds_of((), RULES, machine.finding_bounds))
     except Exception as error:  # a picture is no reason for a run to fail
         log.debug("no page", exc_info=True)
-        return f"no page of {folder.name}: {one_line(str(error)) or type(error).__name__}"
-    here = Path.cwd()
-    path = path.relative_to(here) if path.is_relative_to(here) else path
+        return f"{_NONE} {folder.name}: {one_line(str(error)) or type(error).__name__}"
+    with suppress(OSError, ValueError):  # the working directory is gone, or the page is not in it
+        path = path.relative_to(Path.cwd())
     n = sum(one.rule.stake == "trust" for one in found)
     doubts = f", {n} of them about trust" if n else ""
     return f"page: {path}; {len(found)} finding{'s' if len(found) != 1 else ''}{doubts}"
+
+
+def log_at_end(folder: Path, machine: Machine) -> None:
+    """Write the page as :func:`at_end` does, where no command prints its line: in the log, a failure as a warning.
+
+    Parameters
+    ----------
+    folder
+        Of a campaign or a study.
+    machine
+        Says whether to write a page, and with which bounds.
+    """
+    if line := at_end(folder, machine):
+        log.log(logging.WARNING if line.startswith(_NONE) else logging.INFO, "%s", line)

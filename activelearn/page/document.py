@@ -14,7 +14,7 @@ from activelearn.errors import typed
 from activelearn.page.findings import RULES, PageFinding, bounds_of, findings_of, quantity
 from activelearn.page.findings.costs import by_station
 from activelearn.page.findings.exploration import last_pass
-from activelearn.page.markup import Figure, Html, Numbers, joined, rows_of, table, tag
+from activelearn.page.markup import Figure, Html, Numbers, coded, joined, rows_of, table, tag
 from activelearn.page.pictures import costs, errors, exploration, glasses, structures, training
 from activelearn.page.seen import Seen, SeenCampaign, SeenStudy
 from activelearn.units import duration
@@ -159,7 +159,7 @@ def _next(seen: Seen, folder: Path, found: Sequence[PageFinding]) -> Iterator[Ht
         )
         yield joined(again, ". ")
     if grave:
-        yield joined(tag("a", grave[0].rule.key, href="#findings"), ": ", grave[0].fix, ". ")
+        yield joined(tag("a", grave[0].rule.key, href="#findings"), ": ", coded(grave[0].fix), ". ")
     elif campaign is not None and campaign.end is not None and campaign.end.converged:
         yield joined("export the models: ", tag("code", f"activelearn export {here} --to models"), ". ")
     elif campaign is None:
@@ -255,12 +255,13 @@ def _findings(seen: Seen, found: Sequence[PageFinding], bounds: Mapping[str, flo
 
 def _card(one: PageFinding) -> Html:
     rule = one.rule
-    bound = f"{rule.said(one.bound)} (--bound {rule.key}={one.bound:g})"
+    option = tag("code", tag("span", "--bound", class_="nb"), f" {rule.key}={one.bound:g}")
+    bound = joined(rule.said(one.bound), " (", option, ")")
     rows = (
         ("number", quantity(one.number, rule.unit)),
         ("found when", bound),
         ("why", rule.why),
-        ("what helps", one.fix),
+        ("what helps", coded(one.fix)),
     )
     return tag(
         "li",

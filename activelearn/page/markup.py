@@ -11,6 +11,7 @@ from typing import Final
 _VOID: Final = {"meta", "br", "hr", "link", "input"}
 #: Longer text in a cell of a table is broken into lines of a width of its own.
 _LONG: Final = 24
+_LONGER: Final = 100
 
 
 class Html(str):
@@ -58,6 +59,11 @@ def joined(*children: Child) -> Html:
         else:
             parts.append(str(joined(*child)))
     return Html("".join(parts))
+
+
+def coded(text: str) -> Html:
+    """Return text whose parts in backticks, keys and commands, are set as code."""
+    return joined(tag("code", part) if k % 2 else part for k, part in enumerate(text.split("`")))
 
 
 def _name(key: str) -> str:
@@ -110,7 +116,7 @@ def _cell(cell: str | float | None) -> Html:
     if cell is None:
         return tag("td", "")
     if isinstance(cell, str):
-        return tag("td", cell, class_="t" if len(cell) > _LONG else None)
+        return tag("td", cell, class_="t x" if len(cell) > _LONGER else "t" if len(cell) > _LONG else None)
     shown = f"{cell:,}".replace(",", "\u202f") if isinstance(cell, int) else f"{cell:.4g}"
     return tag("td", shown, class_="n", data_v=repr(cell))
 

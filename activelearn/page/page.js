@@ -218,7 +218,7 @@
       return isSlow && n > 300 ? "WebGL has no graphics card here" : "";
     } catch { return "This browser gives no WebGL 2"; }
   };
-  const pictures = [];
+  const pictures = [], shown = new Map();
   const show = (canvas) => {
     const shots = JSON.parse(canvas.dataset.shots), frame = canvas.parentElement;
     const told = frame.querySelector(".told"), numbers = frame.querySelectorAll(".bar text");
@@ -246,11 +246,22 @@
     frame.prepend(...(shots.length > 1 ? [list, said] : [said]));
     load(0);
     pictures.push(picture);
+    shown.set(canvas, () => shots[list.value || 0]);
   };
   const seen = new IntersectionObserver((entries) => entries.forEach((entry) => {
     if (entry.isIntersecting) { seen.unobserve(entry.target); show(entry.target); }
   }), { rootMargin: "200px" });
-  document.querySelectorAll("canvas[data-shots]").forEach((canvas) => seen.observe(canvas));
+  const structures = [...document.querySelectorAll("canvas[data-shots]")].map((canvas) => [canvas, canvas.parentElement]);
+  structures.forEach(([canvas]) => seen.observe(canvas));
+
+  // On paper: in two dimensions, also what was not scrolled to.
+  addEventListener("beforeprint", () => structures.forEach(([canvas, frame]) => {
+    const paper = document.createElement("canvas");
+    paper.className = "paper";
+    frame.prepend(paper);
+    flat(paper, () => {}).load(shown.has(canvas) ? shown.get(canvas)() : JSON.parse(canvas.dataset.shots)[0]);
+  }));
+  addEventListener("afterprint", () => document.querySelectorAll("canvas.paper").forEach((paper) => paper.remove()));
 
   const root = document.documentElement;
   try { // a page that has loaded itself again

@@ -73,11 +73,25 @@ class Doubted:
         One frame, Å.
     deviation
         (n_atoms,) force deviation of each atom, eV/Å.
+    symbols, deviations
+        (n,) element and force deviation (eV/Å) of every atom of the worst kept frame of each walk of the pass.
     """
 
     iteration: int
     frame: Frames
     deviation: FloatArray
+    symbols: NDArray[np.str_]
+    deviations: FloatArray
+
+    def rms(self, which: NDArray[np.bool_]) -> float:
+        """Return the root mean square of the deviations of some atoms, eV/Å.
+
+        Parameters
+        ----------
+        which
+            (n,) mask.
+        """
+        return float(np.sqrt((self.deviations[which] ** 2).mean()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,16 +237,18 @@ def doubted_of(store: Store, records: Sequence[Iteration]) -> Doubted | None:
     plan = store.find_plan("explore", index) if index is not None else None
     if index is None or plan is None:
         return None
-    found: tuple[str, FloatArray] | None = None
+    found: dict[str, tuple[NDArray[np.str_], FloatArray]] = {}
     for task in plan.tasks:
-        arrays, _ = store.read_some("explore", index, task.id, ["worst_devi_f"])
-        deviation = arrays.get("worst_devi_f")
-        if deviation is not None and (found is None or deviation.max() > found[1].max()):
-            found = task.id, deviation.astype(np.float64)
-    if found is None:
+        arrays, _ = store.read_some("explore", index, task.id, ["kept/symbols", "worst_devi_f"])
+        if "worst_devi_f" in arrays:
+            found[task.id] = arrays["kept/symbols"], arrays["worst_devi_f"].astype(np.float64)
+    if not found:
         return None
-    arrays, _ = store.read_product("explore", index, found[0])
-    return Doubted(index, Frames.from_arrays(arrays, "kept/")[int(arrays["worst_kept"])], found[1])
+    worst = max(found, key=lambda name: float(found[name][1].max()))
+    arrays, _ = store.read_product("explore", index, worst)
+    frame = Frames.from_arrays(arrays, "kept/")[int(arrays["worst_kept"])]
+    symbols, deviations = (np.concatenate(side) for side in zip(*found.values(), strict=True))
+    return Doubted(index, frame, found[worst][1], symbols, deviations)
 
 
 def slope_of_initial(store: Store, records: Sequence[Iteration]) -> Slope | None:
@@ -315,13 +331,13 @@ def deviations_of(store: Store, records: Sequence[Iteration]) -> tuple[Deviation
         return ()
     last, stages = walked[-1]
     first = {stage: next(index for index, names in walked if stage in names) for stage in stages}
-    wanted: dict[int, list[str]] = {last: list(stages)}
+    requested: dict[int, list[str]] = {last: list(stages)}
     for stage, index in first.items():
         if index != last:
-            wanted.setdefault(index, []).append(stage)
+            requested.setdefault(index, []).append(stage)
     found = []
-    for index in sorted(wanted):
-        counts = {stage: np.zeros(len(EDGES) - 1, dtype=np.int64) for stage in wanted[index]}
+    for index in sorted(requested):
+        counts = {stage: np.zeros(len(EDGES) - 1, dtype=np.int64) for stage in requested[index]}
         for task in store.plan("explore", index).tasks:
             stage = str(task.parameters["stage"])
             if stage in counts:
@@ -340,11 +356,11 @@ def learning_curves_of(store: Store, records: Sequence[Iteration], end: End | No
     """Return the learning curves of the last training of the loop, and of final models trained from scratch."""
     if not records:
         return ()
-    wanted = [("train", records[-1].ensemble.trained_in)]
+    requested = [("train", records[-1].ensemble.trained_in)]
     if end is not None and store.is_sealed("final", end.iteration):
-        wanted.append(("final", end.iteration))
+        requested.append(("final", end.iteration))
     found = []
-    for station, iteration in wanted:
+    for station, iteration in requested:
         plan = store.find_plan(station, iteration)
         for k, task in enumerate(plan.tasks if plan is not None else ()):
             arrays, meta = store.read_some(station, iteration, task.id, ["learning_curve"])

@@ -273,3 +273,10 @@ def drawing(inner: Html, width: float, height: float, title: str) -> Html:
     attributes = " ".join(f'{key}="{value}"' for key, value in size.items())
     begin = Html(f'<svg xmlns="http://www.w3.org/2000/svg" role="img" {attributes}>')
     return joined(begin, tag("title", title), inner, Html("</svg>"))
+
+
+def stacked(upper: Plot, lower: Plot) -> Html:
+    """Return one drawing of two plots, one above the other."""
+    moved = tag("g", lower.inner(), transform=f"translate(0 {upper.full_height:.0f})")
+    height = upper.full_height + lower.full_height
+    return drawing(joined(upper.inner(), moved), upper.width, height, upper.title)

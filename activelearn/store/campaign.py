@@ -54,7 +54,7 @@ from activelearn.store.files import (
     read_record,
     read_yaml,
     want_sealed,
-    wanted_sum,
+    with_sum,
 )
 from activelearn.store.folder import PACK, Folder, Published
 from activelearn.store.identity import Identity
@@ -497,7 +497,7 @@ class Store(Folder):
         label = self.find_result("label", iteration, Labelling)
         if label is not None and self.seal_of(path) is None:  # sealed by an earlier version: by its frames
             before = self.result("label", iteration - 1, Labelling).dataset_sha256 if iteration > 0 else ""
-            wanted_sum(path, dataset_sha256(parts, after=before), label.dataset_sha256)
+            with_sum(path, dataset_sha256(parts, after=before), label.dataset_sha256)
         return parts
 
     # --- labels -------------------------------------------------------------------------------------------------------

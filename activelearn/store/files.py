@@ -66,9 +66,9 @@ def gone(path: Path) -> Damaged:
     return Damaged(f"{path}: gone - expected this file of the campaign - {RESTORE}")
 
 
-def damaged(path: Path | str, what: str, wanted: str = "it as it was published") -> Damaged:
+def damaged(path: Path | str, what: str, expected: str = "it as it was published") -> Damaged:
     """Return the error of a published file that has changed."""
-    return Damaged(f"{path}: damaged ({what}) - expected {wanted} - {RESTORE}")
+    return Damaged(f"{path}: damaged ({what}) - expected {expected} - {RESTORE}")
 
 
 @contextmanager
@@ -189,7 +189,7 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON
     return found
 
 
-def read_object(path: Path, **wanted: type) -> dict[str, Any]:
+def read_object(path: Path, **values: type) -> dict[str, Any]:
     """Read a published JSON object that has values of these types.
 
     Raises
@@ -200,7 +200,7 @@ def read_object(path: Path, **wanted: type) -> dict[str, Any]:
     found = read_json(path)
     if not isinstance(found, dict):
         raise damaged(path, f"it is {json.dumps(found)[:40]}", "a JSON object")
-    for key, kind in wanted.items():
+    for key, kind in values.items():
         kinds = (int, float) if kind is float else (kind,)
         if not isinstance(found.get(key), kinds) or isinstance(found[key], bool):
             raise damaged(path, f"{key} is {found.get(key)!r}"[:100], f"{kind.__name__} there")
@@ -441,10 +441,10 @@ def want_sealed(path: Path, sha256: str) -> Path:
         known = _known_sums.get(path)
         if known is None or known[0] != state:
             known = _known_sums[path] = (state, file_sha256(path))
-    return wanted_sum(path, known[1], sha256)
+    return with_sum(path, known[1], sha256)
 
 
-def wanted_sum(path: Path, found: str, sha256: str) -> Path:
+def with_sum(path: Path, found: str, sha256: str) -> Path:
     """Return the path of the file with this checksum, or raise Damaged."""
     if found != sha256:
         raise damaged(path, f"sha256 {found[:12]}..., sealed with {sha256[:12]}...")

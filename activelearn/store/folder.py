@@ -51,7 +51,7 @@ from activelearn.store.files import (
     sealed,
     unique_suffix,
     want_sealed,
-    wanted_sum,
+    with_sum,
 )
 from activelearn.store.identity import Identity
 from activelearn.store.locks import Claim
@@ -293,7 +293,7 @@ class Folder(ABC):
         """Return the path of a packed product, used in messages, and its content, as it was sealed."""
         content, path = read_archived(pack, name), pack / name
         if (sha256 := self.seal_of(pack.with_name(name))) is not None:
-            wanted_sum(path, hashlib.sha256(content.getbuffer()).hexdigest(), sha256)
+            with_sum(path, hashlib.sha256(content.getbuffer()).hexdigest(), sha256)
         return path, content
 
     def publish_product(

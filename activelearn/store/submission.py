@@ -87,8 +87,8 @@ class Submissions:
         return None if found is None else str(found["message"])
 
 
-def _read(path: Path, **wanted: type) -> dict[str, Any] | None:
+def _read(path: Path, **kinds: type) -> dict[str, Any] | None:
     try:
-        return read_object(path, **wanted)
+        return read_object(path, **kinds)
     except FileNotFoundError:
         return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 from collections import Counter
 from pathlib import Path
@@ -24,7 +23,6 @@ from activelearn.tasks import Attempts, PhaseName, Station, carry_out, consent_n
 from activelearn.workflow.launchpads import EmbeddedLaunchPad, database_id
 from activelearn.workflow.queues import queue_keys
 
-log = logging.getLogger(__name__)
 #: Rounds of detours in a row that left as much pending as they found, before a gather gives up.
 MAX_DETOURS: Final = 5
 
@@ -177,7 +175,7 @@ class Decide(_StationTask):
             # The local driver starts a fresh one per iteration, and writes the page itself.
             is_over = self._is_shared and not advance(self.launchpad, phase.following(), machine)
         if is_over:
-            log.info("%s", page.at_end(_campaign_folder(phase), machine))
+            page.log_at_end(_campaign_folder(phase), machine)
 
 
 def _campaign_folder(phase: Phase) -> Path:
@@ -334,7 +332,7 @@ def enter(phase: Phase, machine: Machine) -> None:
         phase.store.save_machine(machine)
 
 
-def wanted(phase: Phase) -> dict[str, Any]:
+def query_of(phase: Phase) -> dict[str, Any]:
     """Return the query for the Workflow of a phase; a defused or archived one does not count."""
     query = {f"metadata.{key}": value for key, value in _metadata(phase).items()}
     return {**query, "state": {"$nin": ["DEFUSED", "ARCHIVED", "COMPLETED"]}}
@@ -342,6 +340,6 @@ def wanted(phase: Phase) -> dict[str, Any]:
 
 def add_once(launchpad: LaunchPad, phase: Phase, machine: Machine) -> None:
     """Add the Workflow of a phase, unless the LaunchPad has it."""
-    if launchpad.workflows.find_one(wanted(phase)) is None:
+    if launchpad.workflows.find_one(query_of(phase)) is None:
         is_shared = not isinstance(launchpad, EmbeddedLaunchPad)
         launchpad.add_wf(build_workflow(phase, machine, is_shared=is_shared))

@@ -236,10 +236,10 @@ def _described(path: Path) -> dict[str, Any]:
     if unknown := sorted(key for key in map(str, found) if key not in _KEYS and not key.startswith("ssl")):
         keys = "expected the keys of FireWorks' LaunchPad - activelearn machine --init slurm writes one"
         raise ConfigError(f"{path}: unknown {', '.join(unknown)} - {keys}")
-    for key, (kind, wanted) in _KINDS.items():
+    for key, (kind, expected) in _KINDS.items():
         value = found.get(key)
         if value is not None and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
-            raise ConfigError(f"{path}: {key}: FireWorks reads it as {_kind(value)} - expected {wanted}")
+            raise ConfigError(f"{path}: {key}: FireWorks reads it as {_kind(value)} - expected {expected}")
     return found
 
 

@@ -11,7 +11,7 @@ from activelearn.config import Machine
 from activelearn.ending import ended
 from activelearn.errors import ConfigError
 from activelearn.store import Store, StudyStore
-from activelearn.workflow.firetasks import add_once, enter, is_same_folder, kind_of, launch_dir, wanted, whereabouts
+from activelearn.workflow.firetasks import add_once, enter, is_same_folder, kind_of, launch_dir, query_of, whereabouts
 from activelearn.workflow.launchpads import SharedLaunchPad
 from activelearn.workflow.queues import want_no_variable
 
@@ -58,7 +58,7 @@ def submit(store: Store | StudyStore, machine: Machine, launchpad: SharedLaunchP
         return f"nothing left to do: {ended(store).message if isinstance(store, Store) else 'all of it is measured'}"
     enter(phase, machine)
     _drop_superseded(launchpad, phase)
-    if (found := launchpad.workflows.find_one(wanted(phase))) is None:
+    if (found := launchpad.workflows.find_one(query_of(phase))) is None:
         add_once(launchpad, phase, machine)
         again = "" if before is None else " again, from the products of the folder"
         return f"{_what(phase)} added to {launchpad.identity}{again}"
@@ -83,9 +83,9 @@ def _drop_superseded(launchpad: SharedLaunchPad, phase: loop.Phase) -> None:
 
     Systems may have been added since: their data come first, and the stations of the next iteration differ.
     """
-    is_wanted = wanted(phase)
+    is_next = query_of(phase)
     query = {"metadata.campaign": phase.store.uuid, "state": {"$in": ["READY", "WAITING", "RESERVED"]}}
-    for workflow in launchpad.workflows.find({**query, "$nor": [is_wanted]}):
+    for workflow in launchpad.workflows.find({**query, "$nor": [is_next]}):
         launchpad.defuse_wf(workflow["nodes"][0])
 
 
@@ -101,10 +101,10 @@ def _bring_settings(launchpad: SharedLaunchPad, workflow: dict[str, Any], machin
     waiting = {"fw_id": {"$in": workflow["nodes"]}, "state": {"$in": ["WAITING", "READY", *_ENDED]}}
     n = 0
     for firework in launchpad.fireworks.find(waiting, {"fw_id": 1, "state": 1, "spec": 1}):
-        wanted_now = whereabouts(machine, kind_of(firework["spec"]))
-        if any(firework["spec"].get(key) != value for key, value in wanted_now.items()):
+        settings = whereabouts(machine, kind_of(firework["spec"]))
+        if any(firework["spec"].get(key) != value for key, value in settings.items()):
             as_found = {"fw_id": firework["fw_id"], "state": firework["state"]}
-            changes = {"$set": {f"spec.{key}": value for key, value in wanted_now.items()}}
+            changes = {"$set": {f"spec.{key}": value for key, value in settings.items()}}
             n += launchpad.fireworks.update_one(as_found, changes).modified_count
     return n
 

@@ -10,6 +10,7 @@ from campaigns import in_process
 from carried import one_worker
 from made_glasses import SERIES, folder_of_products, glass_path
 from test_every_glass import ASKED, DENSE, DYNAMICS, LJ, OFF, SHORT, board_of, product_of, study_of
+from test_html_page import unpacked
 
 from activelearn import study as studies
 from activelearn.benchmark.property import Context
@@ -94,6 +95,29 @@ def test_the_frames_of_a_glass_as_extxyz_give_the_same_table(made, tmp_path):
         assert mine[key][1] == pytest.approx(error, rel=1e-4, abs=1e-7), key
         assert mine[key][2] == n
     assert "Na12P4S16 (x = 0), 2 frames of my.extxyz, made by toy (EMT)" in said
+
+
+@pytest.mark.parametrize("form", ["folder", "extxyz"])
+def test_the_kept_glasses_of_the_quickstart_give_the_table_that_was_kept(form, tmp_path):
+    """The record of a real campaign: its table was written when its glasses were made."""
+    store = StudyStore.open(unpacked("49996e5-quickstart.tar.gz", tmp_path / "kept") / "study-002")
+    board = studies.scoreboard_of(store)
+    given = ["--glasses", store.folder]
+    if form == "extxyz":
+        (glass,) = store.result(GLASS, ONCE, Glasses).glasses
+        images = studies_frames(store, glass)
+        for image in images:
+            image.info = {"id": glass.id, "potential": glass.potential, "x": glass.x, "replica": glass.replica}
+        write(tmp_path / "my.extxyz", images)
+        given = ["--glasses", tmp_path / "my.extxyz", "--series", "na3ps4o"]
+    done = in_process("benchmark", *given, "--folder", tmp_path / "again")
+    assert done.returncode == 0, done.stderr
+    mine, kept = numbers(studies.scoreboard_of(StudyStore.open(tmp_path / "again"))), numbers(board)
+    assert mine.keys() == kept.keys()
+    assert len(kept) > 20
+    for key, (value, *_) in kept.items():
+        is_density = form == "extxyz" and key[0] in {"density", "volume_per_atom"}  # of frames, not of thermo rows
+        assert mine[key][0] == pytest.approx(value, rel=1e-3 if is_density else 1e-6, abs=1e-9), key
 
 
 def studies_frames(store, glass):

@@ -15,8 +15,8 @@ pytestmark = [pytest.mark.engines, pytest.mark.timeout(1800)]
 #: Where faults fall, in the order of the campaign: station, iteration, tasks, and how long to wait at most (s).
 PLACES = (("initial", 0, 6, 0.5), ("train", 0, 2, 6.0), ("explore", 1, 4, 1.0), ("label", 1, 8, 0.4))
 PLACES += (("train", 1, 2, 6.0), ("final", 1, 2, 3.0))
-#: One of each kind for every day: fault, station, iteration, tasks done before, and how long after that at most. The last
-#: one falls when a training is yet to come, so that no machine is too fast for any of them.
+#: One of each kind for every day: fault, station, iteration, tasks done before, and how long after that at most. The
+#: last one falls when a training is yet to come, so that no machine is too fast for any of them.
 HANDFUL = (
     ("worker SIGKILL", "initial", 0, 1, 0.2),
     ("driver SIGKILL", "initial", 0, 3, 0.5),

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from campaigns import cli, command, environment, machine_file
+from test_html_page import Read
 
 from activelearn import loop
 from activelearn.store import StudyStore
@@ -87,6 +88,14 @@ def test_the_submitted_study_equals_the_local_one(both):
     assert "elastic" in (both.here / "far" / "tables" / "scoreboard.md").read_text() or "C11" in far
     states = connect(both.file).fireworks.distinct("state")
     assert states == ["COMPLETED"]
+
+
+@pytest.mark.engines
+def test_both_end_with_a_page(both):
+    for place in ("local", "far"):
+        read = Read((both.here / place / "report.html").read_text(encoding="utf-8"))
+        assert (read.wrong, read.open) == ([], [])
+        assert "2 of 2 glasses made" in "".join(read.data)
 
 
 @pytest.mark.engines

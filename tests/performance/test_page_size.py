@@ -74,9 +74,7 @@ def initial_iteration(store, campaign, rng):
 
 
 def closed(store, record):
-    store.seal("label", record.index, record.labelling)
-    store.seal("train", record.index, record.ensemble)
-    publish_json(store.iteration_file(record.index), record.model_dump(mode="json"))
+    made.close(store, record)
     store.archive_products(record.index)
 
 
@@ -111,7 +109,6 @@ def one_pass(store, campaign, rng, k, n_labels, n_before):
     cells = [made.cell(s, t, accurate=400, candidate=int(rng.integers(9))) for s in STAGES for t in heats]
     walks = [made.walk(n, stage=STAGES[n % 2]) for n in range(N_WALKS)]
     found = made.selection(k, *cells, walks=walks, stages=STAGES)
-    store.seal("select", k, found)
     pairs = tuple((float(d), float(3 * d)) for d in rng.uniform(0.1, 0.4, n_labels))
     closed(store, made.record(k, found, calibration=pairs, labelled=n_labels, frames=n_before + n_labels))
     return n_before + n_labels

@@ -160,8 +160,8 @@ def thermal_velocities(frame: Frames, temperature_K: float, rng: np.random.Gener
     v -= (masses[:, None] * v).sum(axis=0) / masses.sum()
     kinetic = 0.5 * (masses[:, None] * v**2).sum() * AMU_A2_PER_PS2_IN_EV
     degrees = max(1, 3 * frame.n_atoms - 3)
-    wanted = 0.5 * degrees * BOLTZMANN_EV_PER_K * temperature_K
-    return np.asarray(v * np.sqrt(wanted / kinetic)) if kinetic > 0.0 else v
+    target = 0.5 * degrees * BOLTZMANN_EV_PER_K * temperature_K
+    return np.asarray(v * np.sqrt(target / kinetic)) if kinetic > 0.0 else v
 
 
 def judged(max_devi_f: FloatArray, window: tuple[float, float] | None) -> tuple[int, float | None, float | None]:

@@ -104,10 +104,10 @@ def _problems(reference: Reference, _machine: Machine, where: str) -> list[str]:
     calculator = reference.calculator or ""
     module = calculator.split(":")[0].split(".")[0]
     if not has_module(module, reference.python):
-        mend, own = f"pip install {reference.package or module}", modules_in(Path.cwd(), module)
+        advice, own = f"pip install {reference.package or module}", modules_in(Path.cwd(), module)
         if own:
-            mend = f"{own[0].name} is in this folder; use: export PYTHONPATH={shlex.quote(str(Path.cwd()))}"
-        problems.append(f"{where}.calculator: {here} has no {module} - expected {calculator} - {mend}")
+            advice = f"{own[0].name} is in this folder; use: export PYTHONPATH={shlex.quote(str(Path.cwd()))}"
+        problems.append(f"{where}.calculator: {here} has no {module} - expected {calculator} - {advice}")
     elif is_ours(reference.python) and (what := lacking(calculator)) is not None:
         problems.append(
             f"{where}.calculator: {calculator}: {what} - expected module:Class of an ASE calculator - correct the name"

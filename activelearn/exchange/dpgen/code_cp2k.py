@@ -45,6 +45,11 @@ def _sections(value: Any) -> Any:  # noqa: ANN401 - raw JSON
     if not isinstance(value, Mapping):
         return value
     lists = {key: item for key, item in value.items() if isinstance(item, list)}
+    if single := [key for key in value if key not in lists] if lists else []:
+        raise ValueError(
+            f"user_fp_params: {single[0]} is one value beside lists ({', '.join(map(str, lists))}) - expected a list, "
+            "too, with a value for each of the sections"
+        )
     if lists:
         return [_sections(dict(zip(lists, row, strict=True))) for row in zip(*lists.values(), strict=True)]
     return {str(key): _sections(item) for key, item in value.items()}

@@ -22,6 +22,7 @@ from activelearn.exchange.dpgen.told import DpgenReport
 #: Names of functionals as the field writes them.
 _NAMES: Final = ("PBE", "PBEsol", "revPBE", "RPBE", "LDA", "BLYP", "TPSS", "SCAN", "r2SCAN", "HSE")
 _TRUE: Final = {"T", "TRUE", "ON", "YES", "Y", "1"}
+_OFF: Final = {"F", "FALSE", "OFF", "NO", "N", "NONE"}
 #: What a shell would do with a line, beyond starting one program with its words.
 _OF_A_SHELL: Final = re.compile(r"[;&|<>$`*?]")
 
@@ -142,8 +143,13 @@ def is_true(value: Any) -> bool:  # noqa: ANN401 - raw JSON
 
 
 def is_off(value: Any) -> bool:  # noqa: ANN401 - raw JSON
-    """Return whether a value of a code's input asks for nothing."""
-    return value in (None, False, 0, "", [], {}) or str(value).strip().strip(".").upper() in {"F", "FALSE", "NONE"}
+    """Return whether a value of a code's input asks for nothing: in an input file a zero is a text."""
+    if value in (None, False, 0, "", [], {}) or str(value).strip().strip(".").upper() in _OFF:
+        return True
+    try:
+        return number(value) == 0.0
+    except ValueError:
+        return False
 
 
 def number(value: Any) -> float:  # noqa: ANN401 - raw JSON

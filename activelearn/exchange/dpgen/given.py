@@ -145,6 +145,24 @@ def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+#: Keys of the run and of its jobs that are lists.
+_LISTS: Final = ("init_data_sys", "sys_configs", "model_devi_jobs")
+_LISTS_OF_JOB: Final = ("sys_idx", "temps", "Ts", "press", "Ps")
+
+
+def scalars(param: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield keys that must be lists and are not, with their values: a text would be read letter by letter."""
+    yield from ((key, param[key]) for key in _LISTS if not isinstance(param.get(key) or [], list))
+    jobs = param.get("model_devi_jobs")
+    for job in jobs if isinstance(jobs, list) else ():
+        if not isinstance(job, Mapping):
+            yield "model_devi_jobs", job
+            continue
+        for key in _LISTS_OF_JOB:
+            if job.get(key) is not None and not isinstance(job[key], list):
+                yield f"model_devi_jobs.{key}", job[key]
+
+
 def whole(value: Any) -> int:  # noqa: ANN401 - raw JSON
     """Return a whole number of an input, however it is written.
 
@@ -164,6 +182,8 @@ def _record(path: Path) -> tuple[int, int] | None:
     if not path.is_file():
         return None
     lines = [line.split() for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    if not lines:  # nothing was finished when the run ended
+        return None
     try:
         iteration, step = (int(word) for word in lines[-1])
     except (ValueError, IndexError):

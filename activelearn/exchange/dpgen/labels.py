@@ -28,7 +28,6 @@ OUTPUTS: Final[Mapping[str, tuple[str, str]]] = {
     "gaussian": ("output", "gaussian/log"),
     "pwmat": ("OUT.MLMD", "pwmat/output"),
 }
-_HDF5: Final = {".h5", ".hdf5"}
 #: Endings of what somebody packed to save space.
 _PACKED: Final = (".tar", ".tgz", ".gz", ".xz", ".bz2", ".zst", ".zip", ".7z")
 #: Parts of a path, and allowed characters, that name a trajectory.
@@ -58,8 +57,12 @@ def sources_of(given: DpgenFolder, report: DpgenReport) -> list[LabelSource]:
     """Return the sources of labels: initial data first, then the iterations in order."""
     found = [*_initial(given, report)]
     for iteration in given.iterations:
-        gathered = [one for path in sorted((iteration / "02.fp").glob("data.*")) for one in _systems(path)]
-        found += gathered or _outputs(given, iteration)
+        folders = sorted((iteration / "02.fp").glob("data.*"))
+        gathered = {path.name.partition(".")[2]: _systems(path) for path in folders}
+        whole = {system for system, ones in gathered.items() if _is_whole(ones)}
+        outputs = [(system, one) for system, one in _outputs(given, iteration) if system not in whole]
+        found += [one for system, ones in gathered.items() if system not in dict(outputs) for one in ones]
+        found += [one for _, one in outputs]
     packed = [given.folder.glob("iter.*"), given.folder.glob("iter.*/02.fp*"), given.folder.glob("iter.*/02.fp/*")]
     report.facts += [
         f"{path.relative_to(given.folder)}: is packed, and labels in it are not taken - unpack it and import again"
@@ -78,11 +81,20 @@ def _systems(path: Path) -> list[LabelSource]:
     return [LabelSource(system, "deepmd") for system in systems_in(path)] if path.is_dir() else []
 
 
+def _is_whole(gathered: list[LabelSource]) -> bool:
+    """Return whether there are systems, all with energies and forces: DP-GEN may have been killed as it wrote them."""
+
+    def has(system: Path, name: str) -> bool:
+        return (system / f"{name}.raw").is_file() or any(system.glob(f"set.*/{name}.npy"))
+
+    return bool(gathered) and all(has(one.path, name) for one in gathered for name in ("energy", "force"))
+
+
 def _initial(given: DpgenFolder, report: DpgenReport) -> Iterator[LabelSource]:
     prefix = given.path(str(given.param.get("init_data_prefix", "./")))
     for name in given.param.get("init_data_sys") or []:
         path = prefix / str(name)
-        if path.suffix in _HDF5 and path.is_file():
+        if path.is_file():
             yield LabelSource(path, "deepmd/hdf5")
         elif systems := _systems(path):
             yield from systems
@@ -91,8 +103,8 @@ def _initial(given: DpgenFolder, report: DpgenReport) -> Iterator[LabelSource]:
             report.facts.append(f"init_data_sys: no labelled system at {path}")
 
 
-def _outputs(given: DpgenFolder, iteration: Path) -> Iterator[LabelSource]:
-    """Yield the outputs of tasks that DP-GEN had not collected when it ended."""
+def _outputs(given: DpgenFolder, iteration: Path) -> Iterator[tuple[str, LabelSource]]:
+    """Yield the outputs of tasks, each with the number of its system: DP-GEN collects them system by system."""
     style, params = str(given.param.get("fp_style")), given.param.get("fp_params") or {}
     name, kind = OUTPUTS.get(style, ("", ""))
     if style == "custom" and isinstance(params, Mapping):
@@ -102,7 +114,7 @@ def _outputs(given: DpgenFolder, iteration: Path) -> Iterator[LabelSource]:
     for task in sorted((iteration / "02.fp").glob("task.*")):
         path = task if name == "." else task / name
         if path.exists() and (name != "." or any(task.glob("OUT.*"))):
-            yield LabelSource(path, kind, is_output=True)
+            yield task.name.split(".")[1], LabelSource(path, kind, is_output=True)
 
 
 def import_all(given: DpgenFolder, ledger: Path, identity: Mapping[str, Any], report: DpgenReport) -> int:

@@ -44,6 +44,11 @@ def machine_of(given: DpgenFolder, name: str, report: DpgenReport) -> dict[str, 
         report.facts.append("no machine.json: no machine profile was made")
         return None
     sections = {kind: _section(given.machine.get(kind)) for kind in STATIONS}
+    report.facts += [
+        f"{given.machine_file.name}: {kind} has {len(several)} machines, and the first counts, as in DP-GEN"
+        for kind in STATIONS
+        if isinstance(several := given.machine.get(kind), list) and len(several) > 1
+    ]
     why = _reason(sections)
     if why is not None:
         report.facts.append(f"{given.machine_file.name}: no machine profile was made: {why}")

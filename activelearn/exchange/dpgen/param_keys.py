@@ -65,7 +65,7 @@ PARAM: Final = (
         ("init_batch_size", "sys_batch_size"),
         Fate.CHANGED,
         "train.batch_size",
-        "one rule for all data: the number if there is only one, else auto:32, which is DP-GEN's own default",
+        "one rule for all data: the only one given (a number, auto:N), else auto:32, which is DP-GEN's own default",
     ),
     DpgenKey(
         ("sys_configs_prefix", "sys_configs"),

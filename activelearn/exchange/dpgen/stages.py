@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from string import ascii_lowercase
 from typing import Any, Final
 
 from activelearn.config import Stop
 from activelearn.errors import ConfigError
 from activelearn.exchange.dpgen.given import DpgenFolder, alias, whole
 from activelearn.exchange.dpgen.systems import DpgenStarts
-from activelearn.exchange.dpgen.templates import stages_of_template
+from activelearn.exchange.dpgen.templates import isotopes, masses_in, stages_of_template
 from activelearn.exchange.dpgen.told import DpgenReport
-from activelearn.frames import masses_of
 
 ENSEMBLES: Final = {
     "nvt": "nvt",
@@ -24,8 +24,6 @@ ENSEMBLES: Final = {
 }
 #: The integrator of an NVE walk.
 _NVE: Final = "fix md all nve"
-#: A mass that differs from the standard one by more than this share is another isotope.
-_SAME_MASS: Final = 0.02
 _LOWER, _UPPER = "model_devi_f_trust_lo", "model_devi_f_trust_hi"
 #: DP-GEN's default dampings, ps.
 _TAUT, _TAUP = 0.1, 0.5
@@ -107,9 +105,6 @@ def _of_job(given: DpgenFolder, job: Mapping[str, Any], k: int) -> list[DpgenJob
         asked = stages_of_template(given, job)
         if isinstance(asked, str):
             return f"{asked}: write its stage by hand (ensemble custom, lammps: the lines of the integrator)"
-        masses = mass_lines(given.param)
-        for one in asked if masses else []:
-            one["lammps"] = "\n".join([*masses, *([one["lammps"]] if "lammps" in one else [])])
     elif isinstance(asked, str):
         return asked
     else:
@@ -123,7 +118,8 @@ def _of_job(given: DpgenFolder, job: Mapping[str, Any], k: int) -> list[DpgenJob
         for window, systems in by_window.items()
         for one in asked
     ]
-    parts = [f"-{chr(ord('a') + i)}" if len(found) > 1 else "" for i in range(len(found))]
+    letters = ascii_lowercase if len(found) <= len(ascii_lowercase) else [f"{i:03d}" for i in range(len(found))]
+    parts = [f"-{letters[i]}" if len(found) > 1 else "" for i in range(len(found))]
     return [DpgenJob((k,), systems, one, part) for (one, systems), part in zip(found, parts, strict=True)]
 
 
@@ -149,13 +145,13 @@ def _reason(job: Mapping[str, Any]) -> str | None:
     ensemble = alias(job, "ensemble", "ens")
     if ensemble not in ENSEMBLES:
         return f"ensemble {ensemble} - expected one of {', '.join(ENSEMBLES)}"
-    wanted = {
+    required = {
         "temps": alias(job, "temps", "Ts"),
         "nsteps": job.get("nsteps"),
         "trj_freq": alias(job, "trj_freq", "t_freq", "traj_freq"),
         "press": alias(job, "press", "Ps") if ENSEMBLES[ensemble].startswith("npt") else True,
     }
-    lacking = [key for key, value in wanted.items() if not value]
+    lacking = [key for key, value in required.items() if not value]
     return f"without {', '.join(lacking)}" if lacking else None
 
 
@@ -187,18 +183,7 @@ def _numbers(given: Sequence[Any]) -> list[float]:
 
 def mass_lines(param: Mapping[str, Any]) -> list[str]:
     """Return a LAMMPS line for each element that is not the standard isotope."""
-    given = param.get("mass_map") or "auto"
-    if given == "auto":
-        return []
-    if not isinstance(given, list) or len(given) != len(param["type_map"]):
-        raise ConfigError("mass_map: expected auto, or one mass per element of type_map - fix it")
-    standard = masses_of(tuple(param["type_map"]))
-    pairs = zip(given, standard.tolist(), strict=False)
-    return [
-        f"mass {i} {mass:g}"
-        for i, (mass, usual) in enumerate(pairs, 1)
-        if isinstance(mass, int | float) and abs(mass - usual) > _SAME_MASS * usual
-    ]
+    return isotopes(param["type_map"], masses_in(param))
 
 
 def stages_of(jobs: Sequence[DpgenJob], starts: DpgenStarts) -> list[dict[str, Any]]:

@@ -94,8 +94,10 @@ def starts_of(given: DpgenFolder, systems: Sequence[int], report: DpgenReport) -
 def _files(given: DpgenFolder, patterns: Any) -> list[Path]:  # noqa: ANN401 - raw JSON
     prefix = str(given.param.get("sys_configs_prefix", ""))
     names = [patterns] if isinstance(patterns, str) else patterns
-    wanted = [str(given.path(str(Path(prefix) / str(name)))) for name in names]
-    return [Path(path) for pattern in wanted for path in sorted(glob.glob(pattern))]  # noqa: PTH207 - of whole paths
+    requested = [Path(prefix).expanduser() / str(name) for name in names]
+    # The folder of the run is no pattern, even where its name has brackets.
+    found = [sorted(glob.glob(str(pattern), root_dir=given.folder)) for pattern in requested]  # noqa: PTH207 - also absolute
+    return [given.folder / path for paths in found for path in paths]
 
 
 def _read(path: Path, fmt: str, type_map: Sequence[str]) -> Frames | str:

@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from activelearn.config import lammps_lines
+from activelearn.errors import ConfigError
 from activelearn.exchange.dpgen.given import DpgenFolder, alias
+from activelearn.frames import masses_of
 
 #: Commands that our inputs contain anyway.
 _OURS: Final = {
-    *("units", "boundary", "atom_style", "atom_modify", "box", "read_data", "change_box", "mass", "neighbor"),
+    *("units", "boundary", "atom_style", "atom_modify", "box", "read_data", "change_box", "neighbor"),
     *("neigh_modify", "pair_style", "pair_coeff", "thermo", "thermo_style", "thermo_modify", "dump", "dump_modify"),
     *(
         "restart",
@@ -35,13 +37,22 @@ _OURS: Final = {
     ),
 }
 #: Those of them that must have the same arguments as ours.
-_MUST_BE: Final = {"units": ("metal",), "boundary": ("p", "p", "p"), "atom_style": ("atomic",)}
+_MUST_BE: Final = {
+    "units": ("metal",),
+    "boundary": ("p", "p", "p"),
+    "atom_style": ("atomic",),
+    "change_box": ("all", "triclinic"),
+}
+#: A branch between a first start and a continuation, which is all that an `if` may be.
+_BRANCH: Final = re.compile(r'if\s+"\$\{restart\}')
 #: Commands that a stage may have as its own lines.
 _THEIRS: Final = {"fix", "group", "region", "compute", "unfix", "fix_modify", "variable"}
 #: LAMMPS' own time step in metal units, ps.
 _TIMESTEP_PS: Final = 0.001
 _FIRST_START: Final = re.compile(r'if\s+"\$\{restart\}\s*==\s*0"\s+then\s+"([^"]*)"')
 _SCALAR: Final = {"equal", "string", "index"}
+#: A mass that differs from the standard one by more than this share is another isotope.
+_SAME_MASS: Final = 0.02
 
 
 @dataclass
@@ -58,12 +69,15 @@ class Asked:
         Other keys of the stage.
     lines
         The stage's own lines.
+    masses
+        By atom type, amu.
     """
 
     temperatures_K: tuple[float, float] | None = None
     pressure_bar: float | None = None
     stage: dict[str, Any] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
+    masses: dict[int, float] = field(default_factory=dict)
 
 
 def stages_of_template(given: DpgenFolder, job: Mapping[str, Any]) -> list[dict[str, Any]] | str:
@@ -84,6 +98,9 @@ def stages_of_template(given: DpgenFolder, job: Mapping[str, Any]) -> list[dict[
     found = []
     for combination in itertools.product(*(values[key] for key in values)):
         one = _read(_revised(text, dict(zip(values, combination, strict=True))), int(every))
+        if not isinstance(one, str):
+            masses = {**masses_in(given.param), **one.masses}  # those of a template count
+            one = _finished(one, isotopes(given.param["type_map"], masses))
         if isinstance(one, str):
             return f"its template {path.name} has {one}"
         found.append(one)
@@ -101,7 +118,7 @@ def _commands(text: str) -> Iterator[list[str]]:
     known: dict[str, str] = {}
     for line in re.sub(r"&[ \t]*\n", " ", text).splitlines():
         bare = re.sub(r"\$\{(\w+)\}", lambda found: known.get(found[1], found[0]), line.partition("#")[0]).strip()
-        if bare.startswith("if "):
+        if _BRANCH.match(bare):
             first = _FIRST_START.match(bare)
             bare = first[1] if first else ""
         words = bare.split()
@@ -125,6 +142,8 @@ def _read(text: str, every: int) -> Asked | str:
         name, rest = words[0], words[1:]
         if name in _MUST_BE and tuple(rest) != _MUST_BE[name]:
             return f"{' '.join(words)} - expected {name} {' '.join(_MUST_BE[name])}"
+        if name == "pair_style" and rest[:1] != ["deepmd"]:
+            return f"{' '.join(words)} - expected pair_style deepmd, since DP-GEN puts its models there"
         if name in _OURS:
             continue
         wrong = _take(made, name, rest, words)
@@ -134,7 +153,7 @@ def _read(text: str, every: int) -> Asked | str:
         return "no run"
     if made.stage["n_steps"] < every:
         return f"{made.stage['n_steps']} steps, fewer than trj_freq"
-    return _finished(made)
+    return made
 
 
 def _take(made: Asked, name: str, rest: Sequence[str], words: Sequence[str]) -> str | None:
@@ -150,6 +169,8 @@ def _take(made: Asked, name: str, rest: Sequence[str], words: Sequence[str]) -> 
         pass
     elif name == "fix" and rest[1] == "all" and rest[2] in {"nvt", "npt"} and "ensemble" not in made.stage:
         return _integrator(made, rest[2], rest[3:])
+    elif name == "mass" and len(rest) == 2 and rest[0].isdigit() and _number(rest[1]) is not None:
+        made.masses[int(rest[0])] = float(rest[1])
     elif name in _THEIRS:
         made.lines.append(line)
     else:
@@ -178,20 +199,40 @@ def _integrator(made: Asked, kind: str, words: Sequence[str]) -> str | None:
     return None
 
 
-def _finished(made: Asked) -> Asked | str:
-    """Return the stage of an input, with its own lines if they are allowed."""
+def masses_in(param: Mapping[str, Any]) -> dict[int, float]:
+    """Return the masses (amu) of ``mass_map`` by atom type; none where it says ``auto``."""
+    given = param.get("mass_map") or "auto"
+    if given == "auto":
+        return {}
+    if not isinstance(given, list) or len(given) != len(param["type_map"]):
+        raise ConfigError("mass_map: expected auto, or one mass per element of type_map - fix it")
+    return {i: float(mass) for i, mass in enumerate(given, 1) if isinstance(mass, int | float)}
+
+
+def isotopes(type_map: Sequence[str], masses: Mapping[int, float]) -> list[str]:
+    """Return a LAMMPS line for each mass (amu, by atom type) that is not that of the standard isotope."""
+    standard = dict(enumerate(masses_of(tuple(type_map)).tolist(), 1))
+    return [
+        f"mass {i} {mass:g}"
+        for i, mass in masses.items()
+        if i not in standard or abs(mass - standard[i]) > _SAME_MASS * standard[i]
+    ]
+
+
+def _finished(made: Asked, masses: Sequence[str]) -> Asked | str:
+    """Return the stage of an input, with its own masses and lines if they are allowed."""
     if "ensemble" not in made.stage:
         if not any(line.startswith("fix ") for line in made.lines):
             return "no integrator"
         made.stage["ensemble"] = "custom"
     if made.temperatures_K is None:
         return "no temperature (velocity all create, or a thermostat)"
-    if made.lines:
+    if lines := [*masses, *made.lines]:
         try:
-            lammps_lines.check_lines("\n".join(made.lines))
+            lammps_lines.check_lines("\n".join(lines))
         except ValueError as error:
             return f"lines that no stage may have: {error}"
-        made.stage["lammps"] = "\n".join(made.lines)
+        made.stage["lammps"] = "\n".join(lines)
     return made
 
 

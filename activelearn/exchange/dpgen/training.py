@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
@@ -27,6 +28,7 @@ _STOP_LR: Final = 1.0e-8
 _DECAY_STEPS: Final = 5000
 #: The batch size rule that DP-GEN calls auto.
 _AUTO: Final = "auto:32"
+_OF_ATOMS: Final = re.compile(r"auto:\d+")
 
 
 def train_of(given: DpgenFolder, report: DpgenReport) -> dict[str, Any]:
@@ -36,7 +38,13 @@ def train_of(given: DpgenFolder, report: DpgenReport) -> dict[str, Any]:
     training = dict(block.get("training") or {})
     n_steps = alias(training, "numb_steps", "stop_batch")
     if not n_steps:
-        report.refuse("default_training_param", "no numb_steps in its training - expected a number of steps")
+        why = "no numb_steps in its training - expected a number of steps"
+        if "use_smooth" in block or "sel_a" in block:
+            why = (
+                "the flat form of DeePMD-kit 0.x - expected the sections model, learning_rate, loss and training - "
+                "write them"
+            )
+        report.refuse("default_training_param", why)
         return {}
     made: dict[str, Any] = {"n_members": whole(param.get("numb_models", 4)), "n_steps": whole(n_steps)}
     backend = str(param.get("train_backend", "tensorflow"))
@@ -134,13 +142,15 @@ def _without(value: Any) -> Any:  # noqa: ANN401 - raw JSON
 
 
 def _batch(param: Mapping[str, Any]) -> int | str:
-    """Return one rule for the size of batches: the number if all systems have the same, else DP-GEN's default."""
+    """Return one rule for the size of batches: that of all systems if they have the same, else DP-GEN's default."""
     sizes: set[Any] = set()
     for key in ("init_batch_size", "sys_batch_size"):
         value = param.get(key, "auto")
         sizes |= set(value) if isinstance(value, list) else {value}
     (size, *others) = sizes or {"auto"}
-    return whole(size) if not others and not isinstance(size, str) else _AUTO
+    if others or (isinstance(size, str) and not _OF_ATOMS.fullmatch(size)):
+        return _AUTO
+    return size if isinstance(size, str) else whole(size)
 
 
 def _learning_rate(given: Mapping[str, Any], n_steps: int, report: DpgenReport) -> dict[str, Any]:

@@ -78,8 +78,26 @@ def _element(seen: SeenCampaign, bound: float) -> Iterator[Noted]:
         own, others = found.rms(mine), found.rms(~mine)
         if others > 0.0 and own / others >= bound:
             what = f"force error of {element} {own:.3f} eV/Å rms, of all others {others:.3f} eV/Å"
-            fix = f"train.element_weights: {{{element}: 2}}, or more data around {element}"
-            yield Noted(f"{what} (frames labelled in iteration {found.iteration})", own / others, fix)
+            yield Noted(f"{what} (frames labelled in iteration {found.iteration})", own / others, _more(element))
+
+
+def _element_deviation(seen: SeenCampaign, bound: float) -> Iterator[Noted]:
+    found = seen.doubted
+    for element in dict.fromkeys(found.symbols.tolist()) if found is not None else ():
+        mine = found.symbols == element if found is not None else np.empty(0, dtype=bool)
+        if found is None or mine.sum() < _FEW_ATOMS or (~mine).sum() < _FEW_ATOMS:
+            continue
+        own, others = found.rms(mine), found.rms(~mine)
+        if others > 0.0 and own / others >= bound:
+            what = f"force deviation of {element} {own:.3f} eV/Å rms, of all others {others:.3f} eV/Å"
+            yield Noted(
+                f"{what} (worst kept frames of the walks of pass {found.iteration})", own / others, _more(element)
+            )
+
+
+def _more(element: str) -> str:
+    """Return what helps against one element that dominates."""
+    return f"`train.element_weights: {{{element}: 2}}` of DeePMD, or more data around {element}"
 
 
 def _composition(seen: SeenCampaign, bound: float) -> Iterator[Noted]:
@@ -135,7 +153,8 @@ RULES: Final = (
         "the held-out 99th percentile of the force error is at least {bound}",
         "One atom in a hundred errs by as much as the deviation at which a frame counts as failed: a deviation inside "
         "the window does not mean an error inside it.",
-        "train.n_steps or a larger net; or require a lower error with stop.max_force_error_p99",
+        "raise `train.n_steps`, or use a larger net (`train.fitting` of DeePMD); `stop.max_force_error_p99` requires "
+        "a lower error",
         _p99,
     ),
     Rule(
@@ -145,7 +164,7 @@ RULES: Final = (
         "trust",
         "the lower end of the 95 % interval of the false-accept rate is above {bound}",
         "More frames are classified as accurate than are accurate.",
-        "lower select.f_lo, or select.window: calibrated",
+        "lower `select.f_lo`, or `select.window: calibrated`",
         _false_accepts,
     ),
     Rule(
@@ -155,7 +174,8 @@ RULES: Final = (
         "trust",
         "the force error of the frames labelled last is, in the median, more than {bound} their force deviation",
         "The members agree with each other more than with the reference: the deviation underestimates the error.",
-        "lower select.f_lo, or select.window: calibrated; read errors from held-out frames and benchmark.force_error",
+        "lower `select.f_lo`, or `select.window: calibrated`; read errors from held-out frames and "
+        "`benchmark.force_error`",
         _ratio,
     ),
     Rule(
@@ -165,7 +185,7 @@ RULES: Final = (
         "accuracy",
         "the 95 % interval of the false-accept rate is wider than {bound}",
         "Too few accurate frames were labelled to tell how many of them are accurate.",
-        "raise select.audit_frames",
+        "raise `select.audit_frames`",
         _wide,
     ),
     Rule(
@@ -176,8 +196,19 @@ RULES: Final = (
         "the force error of one element is at least {bound} that of all others, on frames labelled last (50 "
         "atoms of each or more)",
         "One element dominates the error, and so the deviation.",
-        "train.element_weights",
+        "`train.element_weights` of DeePMD",
         _element,
+    ),
+    Rule(
+        "element_deviation",
+        2.0,
+        "times",
+        "accuracy",
+        "the force deviation of one element is at least {bound} that of all others, rms over the worst kept frame of "
+        "each walk of the last pass (50 atoms of each or more)",
+        "One element decides which frames are candidates; the others are hardly tested.",
+        "`train.element_weights` of DeePMD",
+        _element_deviation,
     ),
     Rule(
         "composition_error",
@@ -186,7 +217,7 @@ RULES: Final = (
         "accuracy",
         "the held-out force RMSE of one composition is at least {bound} the mean of the others",
         "The model is worse for one composition, which a mean over all hides.",
-        "more initial data or walks for it (initial.systems, explore.systems)",
+        "more walks for it (`explore.systems`); in a new campaign, more initial data (`initial.systems`)",
         _composition,
     ),
     Rule(
@@ -197,7 +228,8 @@ RULES: Final = (
         "the held-out energies of one of several compositions are off by at least {bound}, by a constant shift (MAE "
         "at least 0.95 of the RMSE)",
         "A constant shift between compositions does not affect forces, but energies across compositions.",
-        "train.prefactors.energy; more data for it; initial.isolated for the energies of atoms",
+        "more data for it; `train.prefactors.energy` of DeePMD; in a new campaign, `initial.isolated` for the "
+        "energies of atoms",
         _shift,
     ),
     Rule(
@@ -207,7 +239,8 @@ RULES: Final = (
         "accuracy",
         "fewer than {bound} are held out",
         "A 99th percentile over a few frames is the error of a few atoms.",
-        "initial.held_out_fraction, or more initial.copies (of a new campaign: the held-out set is fixed)",
+        "in a new campaign, a larger `initial.held_out_fraction` or more `initial.copies` (the held-out set of a "
+        "campaign is fixed)",
         _few,
     ),
     Rule(
@@ -217,7 +250,8 @@ RULES: Final = (
         "accuracy",
         "the held-out force RMSE of the last training is at least {bound} the lowest of the trainings before",
         "Recent training data degrade what was learnt before.",
-        "train.n_steps (warm_n_steps); train.warm_start; a larger net",
+        "`train.n_steps` (`train.warm_n_steps` after the first); `train.warm_start: false`; a larger net "
+        "(`train.fitting` of DeePMD)",
         _rises,
     ),
 )

@@ -81,7 +81,8 @@ RULES: Final = (
         "cost",
         "less than {bound} are free on the disk of the folder",
         "A full disk stops the run; nothing published is lost.",
-        "free some space; a campaign continues where it stopped",
+        "free some space, or set `scratch` of the machine profile to another disk; `activelearn run` continues where "
+        "it stopped",
         _free,
     ),
     Rule(
@@ -91,7 +92,8 @@ RULES: Final = (
         "cost",
         "more than {bound} of the time at the stations is outside the engines (of a minute or more)",
         "Planning, reading and waiting take time from labels and MD.",
-        "fewer and longer walks; label.ledger and machine.scratch on a fast disk; check the station named",
+        "fewer and longer walks (`n_walks`, `n_steps` of `explore.stages`); `label.ledger`, and `scratch` of the "
+        "machine profile, on a fast disk; check the station named",
         _outside,
     ),
     Rule(
@@ -101,7 +103,8 @@ RULES: Final = (
         "cost",
         "fewer than {bound} of the slots were in use at a station with two or more tasks per slot, while any was",
         "Slots wait for the longest task of the station.",
-        "--slots (or slots of the machine profile), n_walks; of trainings: train.n_members a multiple of the slots",
+        "`activelearn run --slots` (or `slots` of the machine profile); more `n_walks` in `explore.stages`; "
+        "`train.n_members` a multiple of the slots",
         _idle,
     ),
     Rule(
@@ -111,7 +114,8 @@ RULES: Final = (
         "cost",
         "attempts lost to crashes, time-outs or nodes exceed {bound} of the tasks",
         "Each of them is repeated work.",
-        "see failures/ in the folder; time-outs of the machine profile; activelearn doctor on a cluster",
+        "see failures/ in the folder; `walk_timeout_s`, `label_timeout_s` and `train_timeout_s` of the machine "
+        "profile; `activelearn doctor` on a cluster",
         _infrastructure,
     ),
     Rule(
@@ -121,7 +125,8 @@ RULES: Final = (
         "cost",
         "there are more than {bound} in the folder, without scratch",
         "Many files are slow to copy and to list on a network file system.",
-        "keep_scratch: false; products of closed iterations are packed by the next run",
+        "products of closed iterations are packed by the next `activelearn run`; `keep_scratch: false` of the machine"
+        " profile removes restart files of glasses",
         _files,
     ),
     Rule(
@@ -131,7 +136,7 @@ RULES: Final = (
         "cost",
         "the folder has more than {bound}, without models and scratch",
         "It is copied and backed up as a whole.",
-        "select.max_frames; n_frames and keep_velocities of glasses",
+        "fewer `select.max_frames`; fewer `n_frames` of `glass.segments`; `glass.dynamics.keep_velocities: false`",
         _size,
     ),
 )

@@ -157,7 +157,8 @@ RULES: Final = (
         "trust",
         "the loop has ended and more than {bound} were never explored",
         "The verdict only holds for the stages that were explored.",
-        "raise stop.max_iterations, or give the stages before it max_passes, and run again with --accept-changes",
+        "raise `stop.max_iterations`, or give the stages before it `max_passes` (`explore.stages`), and continue with"
+        " `activelearn run --accept-changes`",
         _not_explored,
     ),
     Rule(
@@ -167,7 +168,7 @@ RULES: Final = (
         "trust",
         "more than {bound} of the walks of a stage in the last pass moved less than matter does at their temperature",
         "Walks that do not move are always accurate and explore nothing.",
-        "explore.stages: longer n_steps, a stronger thermostat (temperature_damping_ps), other `lammps` lines",
+        "longer walks (`n_steps`), a smaller `temperature_damping_ps` or other `lammps` lines in `explore.stages`",
         _nowhere,
     ),
     Rule(
@@ -177,7 +178,8 @@ RULES: Final = (
         "accuracy",
         "at least {bound} in a row at the end failed nearly everywhere",
         "The ensemble does not survive its own walks: labels only come from the first frames of failed walks.",
-        "explore.stages: colder or shorter walks first; initial.md: more data at these temperatures; train.n_steps",
+        "colder or shorter walks first (`temperatures_K`, `n_steps` of `explore.stages`); `train.n_steps`; in a new "
+        "campaign, initial data at these temperatures (`initial.md.temperatures_K`)",
         _rescued,
     ),
     Rule(
@@ -188,7 +190,8 @@ RULES: Final = (
         "the share of candidates and failed frames of a stage that is not quiet did not decrease by a tenth over "
         "{bound}",
         "More labels of the same kind no longer help: the limit is the net, its training, or the region.",
-        "train.n_steps or a larger net; select.max_frames; or a colder stage before this one (explore.stages)",
+        "`train.n_steps`, or a larger net (`train.fitting` of DeePMD); more labels in a pass (`select.max_frames`); a"
+        " colder stage before this one (`explore.stages`)",
         _flat,
     ),
     Rule(
@@ -199,7 +202,7 @@ RULES: Final = (
         "one cell of the matrix has at least {bound} of the candidates of the last pass (20 or more), and at least "
         "twice its share of the frames",
         "The model is missing one region; walks elsewhere add little.",
-        "explore.stages: more walks there (n_walks), or a separate stage; select.max_per_cell",
+        "more walks there (`n_walks`), or a separate stage in `explore.stages`; `select.max_per_cell`",
         _one_cell,
     ),
     Rule(
@@ -209,7 +212,8 @@ RULES: Final = (
         "accuracy",
         "more than {bound} of the walks of a stage in the last pass failed (lost atoms, non-finite)",
         "Frames after the failure count as failed, and the region beyond is never explored.",
-        "explore.stages: timestep_fs, colder or shorter walks; initial.isolated against collapsing atoms",
+        "a smaller `timestep_fs`, or colder or shorter walks in `explore.stages`; in a new campaign, "
+        "`initial.isolated` against collapsing atoms",
         _broken,
     ),
     Rule(
@@ -220,7 +224,7 @@ RULES: Final = (
         "more than {bound} of the frames of a stage in the last pass violate a guard (stages with their own "
         "out_of_region_share are left out)",
         "Frames beyond a guard are neither classified nor learnt.",
-        "select.guards, or the strains and pressures of explore.stages",
+        "`select.guards`, or `strains` and `pressures_bar` of `explore.stages`",
         _outside,
     ),
     Rule(
@@ -230,7 +234,7 @@ RULES: Final = (
         "cost",
         "more than {bound} of the candidates of the last pass are near duplicates of selected frames",
         "Walks repeat the same structures: MD yields little new.",
-        "explore.stages: a larger `every`, more starts (explore.systems, n_packings), fewer n_walks",
+        "a larger `every` or fewer `n_walks` in `explore.stages`; more starts (`n_packings` of `explore.systems`)",
         _near_duplicates,
     ),
 )

@@ -176,7 +176,8 @@ RULES: Final = (
         "trust",
         "more than {bound} of the frames of a glass's path are at or above f_hi",
         "The path left the region that the potential knows; values measured on the glass may be artefacts.",
-        "explore that temperature and density: a stage of explore.stages like the segment named, then new glasses",
+        "explore that temperature and density (a stage in `explore.stages` like the segment named), continue with "
+        "`activelearn run --accept-changes`, then make new glasses",
         of_study=_outside,
     ),
     Rule(
@@ -186,7 +187,7 @@ RULES: Final = (
         "trust",
         "more than {bound} of the kept frames of a glass have more neighbours than sel holds",
         "Neighbours are silently dropped by all members alike, which no deviation shows.",
-        "train.descriptor.sel, in a new campaign (with label.ledger, no label is computed twice)",
+        "a larger `train.descriptor.sel` of DeePMD in a new campaign (with `label.ledger`, no label is computed twice)",
         of_study=_crowded,
     ),
     Rule(
@@ -197,7 +198,7 @@ RULES: Final = (
         "the network formers of a glass moved less than {bound} rms in its melt, or half of them are within 1 Å of "
         "their starting positions",
         "The melt, and so the glass, remembers the packing or crystal.",
-        "glass.segments: melt longer (ps) or hotter (temperature_K)",
+        "melt longer (`ps`) or hotter (`temperature_K`) in `glass.segments`",
         of_study=_not_melted,
     ),
     Rule(
@@ -207,7 +208,8 @@ RULES: Final = (
         "trust",
         "the 99th percentile of the true force error along paths of glasses is at least {bound}",
         "On the path of the glass, true errors are as large as the deviation threshold for failed frames.",
-        "train.n_steps or a larger net; explore.stages at these temperatures and densities",
+        "raise `train.n_steps`, or use a larger net (`train.fitting` of DeePMD); walks at these temperatures and "
+        "densities (`explore.stages`)",
         of_study=_true_error,
     ),
     Rule(
@@ -217,7 +219,8 @@ RULES: Final = (
         "trust",
         "more than {bound} of a study did not finish",
         "Values are measured only on the others.",
-        "glass.dynamics.timestep_fs, glass.relax; a potential that knows the melt (explore.stages)",
+        "a smaller `glass.dynamics.timestep_fs`, more `max_steps` of `glass.relax`, or a potential that knows the "
+        "melt (`explore.stages`)",
         of_study=_died,
     ),
     Rule(
@@ -227,7 +230,7 @@ RULES: Final = (
         "accuracy",
         "the volumes of replicas scatter by at least {bound} their own errors (five blocks of the analysed rows)",
         "Each glass is trapped in its own structure: quote the error over replicas, and use enough of them.",
-        "glass.n_replicas; a slower quench (rate_K_per_ps), a longer melt",
+        "more `glass.n_replicas`; a slower quench (`rate_K_per_ps`) or a longer melt (`ps`) in `glass.segments`",
         of_study=_disagree,
     ),
     Rule(
@@ -237,7 +240,7 @@ RULES: Final = (
         "accuracy",
         "a result with an error is at least {bound} from the cited experiment, and 2 % of it or more",
         "Beyond its scatter: the reference, the model or the glass differs from experiment.",
-        "see stamp and note of the value; compare the reference's own volume of crystals (benchmark.crystals)",
+        "see stamp and note of the value; compare the reference's own volume of crystals (`benchmark.crystals`)",
         of_study=_beside_experiment,
     ),
     Rule(
@@ -247,7 +250,7 @@ RULES: Final = (
         "accuracy",
         "more than {bound} of a study failed",
         "They are listed in the tables with their reasons.",
-        "see `problems` of the scoreboard; the settings of benchmark",
+        "see the reasons below the tables of the study, and the settings of `benchmark`",
         of_study=_not_measured,
     ),
 )

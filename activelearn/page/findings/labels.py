@@ -68,7 +68,7 @@ RULES: Final = (
         "energies of the initial data differ by more than {bound} from those given by the virials, between strains of "
         "one structure (at least 6 pairs of frames)",
         "A stress with another sign, unit or method than the energy leads to wrong pressures and densities.",
-        "label.reference: check its stress (activelearn check --try compares it with the energy)",
+        "check the stress of `label.reference`: `activelearn check --try` compares it with the energy",
         _slope,
     ),
     Rule(
@@ -78,7 +78,8 @@ RULES: Final = (
         "accuracy",
         "more than {bound} of all labels were refused for one reason",
         "Refused frames cost time and teach nothing; what is always refused is missing from the data.",
-        "label: its limits (max_force, max_energy_spread ...), or the settings of the reference (SCF, k-points)",
+        "the limits in `label` (`max_force`, `max_net_force`, `max_energy_spread`), or the settings of "
+        "`label.reference` (SCF, k-points)",
         _refused,
     ),
     Rule(
@@ -88,7 +89,7 @@ RULES: Final = (
         "accuracy",
         "more than {bound} of the training frames have no virial, in a campaign with walks at constant pressure",
         "Pressures are then learnt only from the other frames, or from forces.",
-        "label.reference.stress: true, or labels with a stress (ISIF = 2 in VASP)",
+        "`label.reference.stress: true`, or labels with a stress (ISIF = 2 in VASP)",
         _without_virial,
     ),
     Rule(
@@ -98,7 +99,7 @@ RULES: Final = (
         "accuracy",
         "the densest labelled frames fill at least {bound} of `sel`",
         "Beyond `sel`, neighbours are silently dropped: denser walks and glasses are stopped or refused.",
-        "a larger train.descriptor.sel, in a new campaign (with label.ledger, no label is computed twice)",
+        "a larger `train.descriptor.sel` of DeePMD in a new campaign (with `label.ledger`, no label is computed twice)",
         _full,
     ),
     Rule(
@@ -108,7 +109,8 @@ RULES: Final = (
         "accuracy",
         "more than {bound} of the trajectories of initial data failed",
         "Only the rest, which is less demanding, is learnt.",
-        "initial.md: a smaller timestep_fs, lower temperatures_K; initial.perturb",
+        "in a new campaign, a smaller `timestep_fs` or lower `temperatures_K` of `initial.md`, or a smaller "
+        "`initial.perturb`",
         _initial,
     ),
 )

@@ -35,7 +35,7 @@ def _falling(seen: SeenCampaign, bound: float) -> Iterator[Noted]:
     if fell is not None and fell >= bound and left and float(np.mean(left)) >= learning.UNDONE:
         n_steps = max(member.n_steps for member in ensemble.members)
         what = f"the force error was still decreasing at the end of {n_steps} steps: early {fell:.2f} times late"
-        yield Noted(what, fell, f"raise train.n_steps ({n_steps})")
+        yield Noted(what, fell, f"raise `train.n_steps` ({n_steps})")
 
 
 def _apart(seen: SeenCampaign, bound: float) -> Iterator[Noted]:
@@ -64,7 +64,7 @@ RULES: Final = (
         "trust",
         "the error of a member is at least {bound} of the RMS of the forces",
         "Models that all predict almost zero forces agree with each other: their deviation is meaningless.",
-        "raise train.n_steps, or correct its other settings (train)",
+        "raise `train.n_steps`, or correct the other settings of `train`",
         _nothing,
     ),
     Rule(
@@ -75,7 +75,7 @@ RULES: Final = (
         "the force error over steps from 10 to 30 % of the last training is at least {bound} that of its second "
         "half (median over the members), and at least a quarter of the RMS of the forces remains",
         "The learning rate ended before the training was converged.",
-        "raise train.n_steps",
+        "raise `train.n_steps`",
         _falling,
     ),
     Rule(
@@ -85,7 +85,7 @@ RULES: Final = (
         "accuracy",
         "the held-out force RMSE of one member is at least {bound} the median of the others",
         "The deviation of the ensemble is then the error of that member.",
-        "train.n_steps; a smaller learning rate; check its learning curve",
+        "raise `train.n_steps`; lower `train.learning_rate.start`; look at its learning curve",
         _apart,
     ),
     Rule(
@@ -95,7 +95,7 @@ RULES: Final = (
         "cost",
         "more than {bound} of the last ensemble diverged and were restarted",
         "Each costs a whole training, and the retry uses a lower learning rate.",
-        "a lower train.learning_rate",
+        "lower `train.learning_rate.start`",
         _diverged,
     ),
 )

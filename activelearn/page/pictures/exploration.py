@@ -18,6 +18,8 @@ from activelearn.records import CellCounts, Counts
 _CELL: Final = (46.0, 22.0)  # pixels
 #: Maximum number of passes side by side; of more, only every n-th and the last are shown.
 _MOST_PASSES: Final = 40
+#: Heat maps wider than this use the full width, pixels.
+_WIDE: Final = 900.0
 _SHARES: Final = (("candidate", "candidates", "heat"), ("failed", "failed", "heat2"))
 
 
@@ -83,7 +85,7 @@ def _heat_map(passes: dict[int, list[CellCounts]], kind: str, word: str, style: 
         title=f"{word.capitalize()} by pass and cell",
         caption=f"Share of {word} among the frames in the region, %; empty: not walked, since it was quiet.",
         picture=drawing(joined(parts), max(size[0], 480.0), size[1], title),
-        is_wide=len(by_name) > 10,
+        is_wide=size[0] > _WIDE,
     )
 
 
@@ -95,6 +97,7 @@ def _square(counts: Counts, kind: str, top: float, style: str, at: tuple[float, 
         return tag("g", tag("title", told), tag("rect", class_="none", **place))
     share = counts.share(kind)
     told = f"{where}: {100 * share:.2f} % ({getattr(counts, kind)} of {counts.in_region} frames, {counts.walks} walks)"
+    told += f"; accurate {100 * counts.share('accurate'):.2f} %"
     ink = 0.75 * math.sqrt(share / top) if top > 0.0 else 0.0
     text = f"{100 * share:.1f}" if share else "0"
     return tag(
@@ -136,7 +139,8 @@ def _deviations(seen: SeenCampaign) -> Figure:
         name="deviations",
         title="Force deviations and the trust window",
         caption=f"Frames of the last pass (iteration {last}) by stage; thin: of the first pass that walked it. "
-        "Frames left of the window are accurate, inside candidates, right of it failed.",
+        "Frames left of the window are accurate, inside candidates, right of it failed; what is beyond an end of the "
+        "axis is counted at that end.",
         picture=plot.svg(),
         numbers=Numbers("deviations", ("iteration", "stage", "from (eV/Å)", "to (eV/Å)", "frames"), rows),
     )

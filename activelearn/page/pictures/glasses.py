@@ -13,8 +13,8 @@ from activelearn.frames import FloatArray, density_of
 from activelearn.page.findings.glasses import where_outside
 from activelearn.page.markup import Figure, Html, Numbers, joined, tag
 from activelearn.page.seen import SeenPath, SeenStudy
-from activelearn.page.svg import N_COLOURS, Axis, Plot, axis_of, drawing
-from activelearn.records import Curve, MadeGlass
+from activelearn.page.svg import N_COLOURS, Axis, Plot, axis_of, drawing, stacked
+from activelearn.records import Curve, MadeGlass, Result
 from activelearn.report.behind import error_of, interval
 from activelearn.report.stamps import stamp_of
 
@@ -207,7 +207,7 @@ def _lines(seen: SeenStudy, curves: Sequence[Curve], title: str, name: str) -> I
             name=f"{name}-{_file(seen.name)}-{_file(mine[0].y_name)}-{k}",
             title=f"{title[0].upper()}{title[1:]}",
             caption=f"{of}{_stamps(mine)}" + ("; below: force deviation and trust window" if below is not None else ""),
-            picture=plot.svg() if below is None else _stacked(plot, below),
+            picture=plot.svg() if below is None else stacked(plot, below),
             numbers=Numbers(f"{name}-{k}", ("line", mine[0].x_name, mine[0].y_name, "± (standard error)"), rows),
         )
 
@@ -245,13 +245,6 @@ def _below(seen: SeenStudy, curve: Curve, x: Axis, found: Sequence[tuple[MadeGla
     return plot
 
 
-def _stacked(upper: Plot, lower: Plot) -> Html:
-    """Return one drawing of two plots, one above the other."""
-    moved = tag("g", lower.inner(), transform=f"translate(0 {upper.full_height:.0f})")
-    height = upper.full_height + lower.full_height
-    return drawing(joined(upper.inner(), moved), upper.width, height, upper.title)
-
-
 def _stamps(curves: Sequence[Curve]) -> str:
     stamps = list(dict.fromkeys(c.stamp for c in curves if c.stamp))
     return f" [{'; '.join(stamps)}]" if stamps else ""
@@ -275,9 +268,32 @@ def _parity(seen: SeenStudy, curve: Curve) -> Figure:
     return Figure(
         name=f"{_file(curve.name)}-{_file(seen.name)}-{_file(curve.label)}",
         title=f"{what.capitalize()} against the reference: {curve.label}",
-        caption=f"Held-out frames ({len(x)} points); darker: more points.",
+        caption=f"{_against(seen, curve)}, {len(x)} points{_errors(seen, curve)}; darker: more points.",
         picture=plot.svg(),
     )
+
+
+def _measured(seen: SeenStudy, curve: Curve, measure: str) -> Result | None:
+    """Return the error of what a parity plot shows; of energies, less the shift per element."""
+    name = f"{curve.name.removeprefix('parity_')}_{measure}"
+    name += "_shifted" if curve.name == "parity_energy" else ""
+    results = seen.board.results if seen.board is not None else ()
+    return next((one for one in results if one.name == name and one.condition == curve.condition), None)
+
+
+def _against(seen: SeenStudy, curve: Curve) -> str:
+    """Return which frames a parity plot is of."""
+    found = _measured(seen, curve, "rmse")
+    said = found.note.split(";")[0] if found is not None and found.note else "against labelled frames"
+    return f"{said[0].upper()}{said[1:]}"
+
+
+def _errors(seen: SeenStudy, curve: Curve) -> str:
+    """Return the errors of all frames that a parity plot is of, with their unit."""
+    rmse, mae = (_measured(seen, curve, measure) for measure in ("rmse", "mae"))
+    if rmse is None or mae is None:
+        return ""
+    return f" (RMSE {rmse.value:.3g}, MAE {mae.value:.3g} {rmse.unit}, {rmse.n_samples} frames)"
 
 
 def _file(text: str) -> str:

@@ -46,13 +46,13 @@ def write(board: Scoreboard, folder: Path) -> Iterator[Path]:
     modifiers = [m.group(1) for name in names if (m := re.fullmatch(r"([A-Z][a-z]?)_coordination", name))]
     shares = [name for name in names if any(re.fullmatch(f"{m}_[A-Z][a-z]?_share", name) for m in modifiers)]
     chains = [name for name in names if re.fullmatch(r"[A-Z][a-z]?_(in_chains|chain_length|chains_of_three)", name)]
-    for file, what, wanted in (
+    for file, what, requested in (
         ("density_moduli", "density and elastic moduli", ["density", "youngs_modulus", bulk]),
         ("volume", "volume", ["volume_per_atom", "free_volume"]),
         ("coordination", "coordination of the modifier", [f"{m}_coordination" for m in modifiers] + shares[:1]),
         ("chains", "chains", [*chains, "former_chains"]),
     ):
-        if panels := [name for name in wanted if any(r.value for r in named(results, name))]:
+        if panels := [name for name in requested if any(r.value for r in named(results, name))]:
             title = title_of(board, what if len(panels) > 1 else word(panels[0]))
             yield singles(board, results, panels, title).finish(folder / f"{file}.png")
     for former in in_order(_former(r) for r in results if _former(r)):
@@ -78,8 +78,8 @@ def _of_former(board: Scoreboard, results: Sequence[Result], former: str, folder
     pair = f"{former}1{former}"
     units = [*(f"{former}{n}" for n in range(10)), pair]
     defects = [f"{former}3c", f"{former}2c", f"{former}2ES", f"{former}_other", "former_chains"]
-    for what, of, wanted in (("units", "of", units), ("defects", "around", defects)):
-        if names := [name for name in wanted if name in present]:
+    for what, of, requested in (("units", "of", units), ("defects", "around", defects)):
+        if names := [name for name in requested if name in present]:
             sheet = shares_of(board, results, names, title_of(board, f"{what} {of} {former}"), former)
             if pair in names:
                 sheet.note(f"{pair} is part of {former}1.")

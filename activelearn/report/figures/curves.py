@@ -180,12 +180,12 @@ def _rdf(board: Scoreboard, arrays: Arrays, folder: Path) -> Iterator[Path]:
     if not curves:
         return
     potentials, xs = values_of(curves, "potential"), values_of(curves, "x")
-    wanted: list[tuple[str, Any, str, str]] = []  # value of which condition, what has colours, name of the file
+    requested: list[tuple[str, Any, str, str]] = []  # value of which condition, what has colours, name of the file
     if len(potentials) > 1 or len(xs) == 1:
-        wanted += [("x", x, "potential", f"_x{file_part(x)}" if len(xs) > 1 else "") for x in ends(xs)]
+        requested += [("x", x, "potential", f"_x{file_part(x)}" if len(xs) > 1 else "") for x in ends(xs)]
     if len(xs) > 1:
-        wanted += [("potential", p, "x", f"_{file_part(p)}" if len(potentials) > 1 else "") for p in potentials]
-    for key, value, colours, end in wanted:
+        requested += [("potential", p, "x", f"_{file_part(p)}" if len(potentials) > 1 else "") for p in potentials]
+    for key, value, colours, end in requested:
         some = [c for c in curves if c.condition[key] == value]
         title = title_of(board, f"pair distribution functions, {said(key, value)}")
         yield _pairs(board, arrays, some, colours, title).finish(folder / f"rdf{end}.png")

@@ -36,7 +36,7 @@ from activelearn.workflow.doctor.picture import (
 from activelearn.workflow.doctor.refused import refused_categories
 from activelearn.workflow.doctor.settings import setting_findings
 from activelearn.workflow.doctor.words import Finding, are, counted, numbers, without_credentials
-from activelearn.workflow.firetasks import is_same_folder, wanted
+from activelearn.workflow.firetasks import is_same_folder, query_of
 from activelearn.workflow.launchpads import database_id
 
 #: A lock held continuously for this long, on a Workflow that has not changed for long, is stale, s; shorter if the user
@@ -47,7 +47,7 @@ _LOOK_EVERY_S: Final = 0.5
 LARGEST_SKEW_S: Final = 5.0
 _AWAITED: Final = ("WAITING", "READY", "RESERVED", "RUNNING", "FIZZLED", "PAUSED")
 _READY_AGAIN: Final = "--fix lets another worker do it; what is published is not computed twice"
-_ANEW: Final = (
+_RESET: Final = (
     "end its workers, empty it (lpad -l my_launchpad.yaml reset) and run `activelearn submit` for its campaigns "
     "again: nothing is lost, all products are in their folders"
 )
@@ -170,11 +170,11 @@ def _ids(picture: Picture) -> Iterator[Finding]:
             ("Fireworks of the Workflow that are not in the database", missing),
         ):
             if ids:
-                yield Finding("ids", f"{flow.name}: {what}: {numbers(ids)}", _ANEW, workflow=flow.number)
+                yield Finding("ids", f"{flow.name}: {what}: {numbers(ids)}", _RESET, workflow=flow.number)
     last = max(owners, default=0)
     if int(counter.get("next_fw_id", 0)) <= last:
         yield Finding(
-            "ids", f"the next Firework would get an id that is already in use (the largest in use is {last})", _ANEW
+            "ids", f"the next Firework would get an id that is already in use (the largest in use is {last})", _RESET
         )
 
 
@@ -507,4 +507,4 @@ def _lacks_its_next(launchpad: LaunchPad, folder: Path) -> bool:
     store = Store.open(folder)
     if store.submissions.stop_message() is not None or (phase := loop.next_phase(store)) is None:
         return False
-    return launchpad.workflows.find_one(wanted(phase), {"_id": 1}) is None
+    return launchpad.workflows.find_one(query_of(phase), {"_id": 1}) is None

@@ -65,12 +65,12 @@ class DeePMD(Trainer[DeePMDTrain]):
 
         The last only if just the training interpreter can check it; see :meth:`impossible`.
         """
-        wanted = BACKENDS[train.backend]
+        backend = BACKENDS[train.backend]
         where = f"train.backend: {train.backend}"
-        compiles = wanted.suffixes[0] == ".pt2" or (wanted.session == "pytorch" and blocks.is_compiled(train.block))
+        compiles = backend.suffixes[0] == ".pt2" or (backend.session == "pytorch" and blocks.is_compiled(train.block))
         places = [machine.at(station) for station in ("train", "explore")] if train.backend == DEFAULT else []
         found = list(dict.fromkeys(line for place in places for line in lacking_deepmd(place)))
-        found = found or requirements.problems(wanted, machine, where=where, compiles=compiles)
+        found = found or requirements.problems(backend, machine, where=where, compiles=compiles)
         if train.model is None:
             return found
         found += rules.missing_tables(train.model)

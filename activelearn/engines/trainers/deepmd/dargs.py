@@ -88,14 +88,14 @@ def sentence(found: Mapping[str, Any], given: Block, backend: str) -> str:
             near = f"did you mean {found['near']!r}?" if found["near"] else "expected one of DeePMD-kit's manual"
             return f"{where}: {found['value']} is not a kind that DeePMD-kit has here - {near} - fix it"
         case "kind":
-            wanted = " or ".join(_TYPES.get(name.strip(), name.strip()) for name in found["wanted"])
-            return f"{where}: got {value!r} - expected {wanted} - fix it"
+            expected = " or ".join(_TYPES.get(name.strip(), name.strip()) for name in found["expected"])
+            return f"{where}: got {value!r} - expected {expected} - fix it"
         case "value":
             return f"{where}: got {value!r} - expected what DeePMD-kit accepts ({found['text'].rstrip('.')}) - fix it"
         case "backend":
             return _elsewhere(where, found, backend)
         case "activation" | "precision":
-            return f"{where}: got {value!r} - {nearest(str(value).lower(), found['wanted'])} - fix it"
+            return f"{where}: got {value!r} - {nearest(str(value).lower(), found['expected'])} - fix it"
     return f"{where}: DeePMD-kit rejects it ({found['said']}) - expected the format of its manual - fix it"
 
 
@@ -105,9 +105,9 @@ def _elsewhere(where: str, found: Mapping[str, Any], backend: str) -> str:
         ours = [name for name in ours if name != "pytorch-exportable"]
     what = where if found["value"] is None else f"{where}: {found['value']}"
     choose = f"train.backend: {ours[0]}" if ours else "remove it"
-    wanted = f"expected {' or '.join(_THEIRS[name] for name in ours)}" if ours else "expected a model without it"
+    expected = f"expected {' or '.join(_THEIRS[name] for name in ours)}" if ours else "expected a model without it"
     joint = " is" if found["value"] is not None else ": is"
-    return f"{what}{joint} not on {_THEIRS[backend]} - {wanted} - {choose}"
+    return f"{what}{joint} not on {_THEIRS[backend]} - {expected} - {choose}"
 
 
 def _at(block: Any, path: Sequence[str]) -> Any:  # noqa: ANN401 - JSON

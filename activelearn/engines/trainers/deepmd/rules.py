@@ -176,9 +176,9 @@ def _inner(section: Block, at: At) -> Iterator[str]:
     for (inside, key), (of, outer) in [_INNER[kind(section)]] if kind(section) in _INNER else []:
         inner_A, outer_A = section[inside[0]][key], section[of[0]][outer]
         if inner_A > outer_A or (inner_A == outer_A and kind(section) == "dpa2"):
-            wanted = "less than" if kind(section) == "dpa2" else "at most"
+            expected = "less than" if kind(section) == "dpa2" else "at most"
             yield (
-                f"{dotted((*at, *inside, key))}: {inner_A:g} Å - expected {wanted} {'.'.join((*of, outer))}, "
+                f"{dotted((*at, *inside, key))}: {inner_A:g} Å - expected {expected} {'.'.join((*of, outer))}, "
                 f"{outer_A:g} Å - lower it"
             )
 

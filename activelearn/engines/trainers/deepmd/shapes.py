@@ -63,12 +63,12 @@ def _strange(value: Any, at: At) -> Iterator[Misshapen]:  # noqa: ANN401 - raw Y
         yield Misshapen(at, value, f"got {value!r} - expected a number, a text, true or false, a list or a mapping")
 
 
-def _mapping(section: Any, at: At, key: str, wanted: str) -> Iterator[Misshapen]:  # noqa: ANN401 - raw YAML
+def _mapping(section: Any, at: At, key: str, expected: str) -> Iterator[Misshapen]:  # noqa: ANN401 - raw YAML
     """Yield an error if `key` of a section is not a mapping."""
     if key not in section:
-        yield Misshapen((*at, key), None, f"missing - expected {wanted}")
+        yield Misshapen((*at, key), None, f"missing - expected {expected}")
     elif not isinstance(section[key], Mapping):
-        yield Misshapen((*at, key), section[key], f"got {section[key]!r} - expected {wanted}")
+        yield Misshapen((*at, key), section[key], f"got {section[key]!r} - expected {expected}")
 
 
 def _model(block: Block, at: At, taken: set[str]) -> Iterator[Misshapen]:
@@ -161,9 +161,9 @@ def _cutoff(section: Block, at: At, keys: Keys) -> Iterator[Misshapen]:
         are_numbers = bool(counts) and all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in counts)
         is_list = isinstance(given, list | tuple)
         if given is not None and given != "auto" and not (are_numbers and (is_list or not keys.by_element)):
-            wanted = "a number per element" if keys.by_element else "a number of neighbours"
+            expected = "a number per element" if keys.by_element else "a number of neighbours"
             also = "; ours is from the densest cell that the guards allow" if str(given).startswith("auto") else ""
-            yield Misshapen((*at, keys.sel), given, f"got {given!r} - expected {wanted}, or auto{also}")
+            yield Misshapen((*at, keys.sel), given, f"got {given!r} - expected {expected}, or auto{also}")
 
 
 def _one_of(names: list[str]) -> str:
