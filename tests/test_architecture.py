@@ -28,7 +28,7 @@ IMPORT_SECONDS = 0.3
 
 #: From the ground up; a room may import the floors below it.
 FLOORS = (
-    {"units", "errors", "trees", "plugins", "versions", "fixed_point", "stamping"},
+    {"units", "errors", "trees", "plugins", "versions", "fixed_point", "stamping", "structures"},
     {"frames", "records", "config"},
     {"seeds", "geometry", "descriptor", "prediction", "pressures", "writing", "trajectory"},
     {"engines", "store"},
