@@ -17,6 +17,7 @@ import typer.main
 import yaml
 from ase import Atoms
 from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from campaigns import TESTS, TINY, command, environment, in_process, machine_file, tiny
 from conftest import rattled_copper
@@ -343,6 +344,16 @@ def crystal(change, **system):
     return made
 
 
+def with_nan_in_parity(here):
+    """A study whose labelled frames have a force that is not a number."""
+    atoms = bulk("Cu", cubic=True)
+    forces = np.zeros((len(atoms), 3))
+    forces[1, 2] = np.nan
+    atoms.calc = SinglePointCalculator(atoms, energy=-1.0, forces=forces)
+    atoms.write(here / "mine.extxyz")
+    return study(benchmark={"parity": {"frames": "mine.extxyz"}})(here)
+
+
 def glasses(change=None, formula="Na3PS4", file="my.extxyz"):
     """Return what types a look at glasses that one has, after a change of the atoms."""
 
@@ -590,6 +601,22 @@ FAULTS = {
     "glasses-composition": glasses(formula="Na4P2S2"),
     "study-options": words("benchmark", "emt", "--study", "study.yaml"),
     "parity-frames": study(benchmark={"parity": {"frames": "nosuch.extxyz"}}),
+    "diffusion-window": study(
+        potentials=["sevennet_0"],
+        glass={"preset": "quick", "series": "na3ps4o", "x": [0.0]},
+        benchmark={"diffusion": {"temperatures_K": [600.0, 800.0], "ps": 50.0, "window": [0.95, 0.5]}},
+    ),
+    "pressure-nvt": study(
+        potentials=["sevennet_0"],
+        glass={
+            "series": "na3ps4o",
+            "x": [0.0],
+            "n_atoms": 64,
+            "segments": [{"name": "glass", "temperature_K": 300, "ps": 1, "pressure_bar": 10.0, "is_analysed": True}],
+        },
+        benchmark=None,
+    ),
+    "parity-nan": with_nan_in_parity,
     "force-error-label": study(
         potentials=["sevennet_0"],
         glass={"preset": "quick", "series": "na3ps4o", "x": [0.0]},
