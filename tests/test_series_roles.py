@@ -34,6 +34,18 @@ def test_what_makes_the_network_wrong_is_said_once(over, said):
     assert said in line
 
 
+@pytest.mark.parametrize("roles", [{"formers": {"Cu": 4}, "anions": ["S"]}, {"formers": {"K": 3}, "anions": ["Ar"]}])
+def test_of_metals_and_of_anions_without_a_known_charge_nothing_is_said(roles):
+    units = {"Cu": 1} if "Cu" in roles["formers"] else {"KAr3": 1}
+    series = {
+        **SERIES,
+        "roles": roles,
+        "cutoffs_A": {},
+        "compositions": [{"x": 0.0, "units": units, "density_g_cm3": 2.0}],
+    }
+    assert doubtful_series(glass(series=series)) == []
+
+
 def test_a_pressure_that_nothing_applies_is_refused():
     segments = [{**SEGMENTS[0], "pressure_bar": 5000.0}, *SEGMENTS[1:]]
     (line,) = _wrong_segments(glass(segments=segments))

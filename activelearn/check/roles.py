@@ -13,6 +13,8 @@ from activelearn.errors import ConfigError
 
 #: Usual cutoffs in sums of the covalent radii: of a bond (Si-O is 0.91 long), and of a shell around a modifier.
 _BOND, _SHELL = (0.93, 1.7), (0.9, 2.0)
+#: Anions of charge -2, which the number of bridges of a unit supposes; of others nothing is said.
+_CHALCOGENS: Final = ("O", "S", "Se", "Te")
 #: A charge per atom that is rounding of the amounts.
 _NEUTRAL: Final = 1.0e-3
 
@@ -50,6 +52,9 @@ def _doubts_of_roles(roles: Roles, atoms: dict[str, float], where: str) -> Itera
         )
         return
     charge = sum(charges[element] * n for element, n in atoms.items())
+    anions = [element for element in atoms if element in roles.anions]
+    if not anions or any(anion not in _CHALCOGENS for anion in anions):
+        return
     if abs(charge) > _NEUTRAL * sum(atoms.values()):
         formers = ", ".join(f"{former} {charges[former]:+d}" for former in roles.formers if former in atoms)
         yield (
