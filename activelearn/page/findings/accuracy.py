@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 
 from activelearn.page.findings.rule import Noted, Rule
+from activelearn.page.products import Doubted, Residual
 from activelearn.page.seen import SeenCampaign
 from activelearn.records import Ensemble, Errors
 
@@ -70,29 +71,27 @@ def _ratio(seen: SeenCampaign, bound: float) -> Iterator[Noted]:
 
 
 def _element(seen: SeenCampaign, bound: float) -> Iterator[Noted]:
-    found = seen.residual
-    for element in dict.fromkeys(found.symbols.tolist()) if found is not None else ():
-        mine = found.symbols == element if found is not None else np.empty(0, dtype=bool)
-        if found is None or mine.sum() < _FEW_ATOMS or (~mine).sum() < _FEW_ATOMS:
-            continue
-        own, others = found.rms(mine), found.rms(~mine)
-        if others > 0.0 and own / others >= bound:
-            what = f"force error of {element} {own:.3f} eV/Å rms, of all others {others:.3f} eV/Å"
-            yield Noted(f"{what} (frames labelled in iteration {found.iteration})", own / others, _more(element))
+    if (found := seen.residual) is not None:
+        where = f"frames labelled in iteration {found.iteration}"
+        yield from _one_element("force error", found, bound, where)
 
 
 def _element_deviation(seen: SeenCampaign, bound: float) -> Iterator[Noted]:
-    found = seen.doubted
-    for element in dict.fromkeys(found.symbols.tolist()) if found is not None else ():
-        mine = found.symbols == element if found is not None else np.empty(0, dtype=bool)
-        if found is None or mine.sum() < _FEW_ATOMS or (~mine).sum() < _FEW_ATOMS:
+    if (found := seen.doubted) is not None:
+        where = f"worst kept frames of the walks of pass {found.iteration}"
+        yield from _one_element("force deviation", found, bound, where)
+
+
+def _one_element(what: str, found: Residual | Doubted, bound: float, where: str) -> Iterator[Noted]:
+    """Yield each element whose force errors, or deviations, are this many times those of all others."""
+    for element in dict.fromkeys(found.symbols.tolist()):
+        mine = found.symbols == element
+        if mine.sum() < _FEW_ATOMS or (~mine).sum() < _FEW_ATOMS:
             continue
         own, others = found.rms(mine), found.rms(~mine)
         if others > 0.0 and own / others >= bound:
-            what = f"force deviation of {element} {own:.3f} eV/Å rms, of all others {others:.3f} eV/Å"
-            yield Noted(
-                f"{what} (worst kept frames of the walks of pass {found.iteration})", own / others, _more(element)
-            )
+            said = f"{what} of {element} {own:.3f} eV/Å rms, of all others {others:.3f} eV/Å ({where})"
+            yield Noted(said, own / others, _more(element))
 
 
 def _more(element: str) -> str:
